@@ -1,0 +1,301 @@
+"""What the parts lean on: the words of the project as types, and the Protocols where layers meet.
+
+Size letters, here and everywhere: Q queries, P distinct passages of a batch, K pairs, M teacher members, N texts,
+L tokens, D dimensions, V vocabulary. Nothing heavy is imported, so configuration and stores can use these types
+without waiting for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+class UserError(Exception):
+    """A mistake of the user, told in one line that names the file and line, or the key; the CLI exits with 2."""
+
+
+class Role(IntEnum):
+    """What a passage is to the query whose candidate list holds it."""
+
+    NONE = -1  # in the batch because of another query
+    POSITIVE = 0
+    HARD = 1
+    RANDOM = 2
+    PSEUDO_POSITIVE = 3
+    DARK_REINFORCED = 4
+    DARK_MASKED = 5
+
+
+DARK_ROLES = (Role.DARK_REINFORCED, Role.DARK_MASKED)
+
+
+class Signal(StrEnum):
+    """What a teacher can give and an objective can need."""
+
+    SCORE = "score"
+    PREFERENCE = "preference"
+    ATTENTION = "attention"
+    JUDGEMENTS = "judgements"  # hard labels: given by the collection, not by a teacher
+
+
+class ScoreKind(StrEnum):
+    """What a raw score means; conversions are explicit, temperatures belong to the objective."""
+
+    LOGIT = "logit"
+    LOG_ODDS = "log_odds"
+    SIMILARITY = "similarity"
+    PROBABILITY = "probability"
+
+
+class Side(StrEnum):
+    """Which of the two texts an encoder is given: prompts, lengths and weights may differ."""
+
+    QUERY = "query"
+    PASSAGE = "passage"
+
+
+class Passage(NamedTuple):
+    """One passage as its source gives it."""
+
+    id: str
+    title: str
+    text: str
+
+
+class Source(Protocol):
+    """Where a collection comes from: a folder, installed packages, a catalogue."""
+
+    name: str
+
+    def digest(self) -> str:
+        """Name the content: equal content, equal digest (cheap when the files are unchanged)."""
+
+    def splits(self) -> Sequence[str]:
+        """Splits that have queries, training first."""
+
+    def passages(self) -> Iterator[Passage]:
+        """Stream every passage."""
+
+    def queries(self, split: str) -> Mapping[str, str]:
+        """Text by query id, in a fixed order."""
+
+    def judgements(self, split: str) -> Mapping[str, Mapping[str, int]] | None:
+        """Relevance by query id and passage id; None where the split has no judgements at all."""
+
+
+class Hits(NamedTuple):
+    """What an engine found, best first; row -1 where a query has fewer than k."""
+
+    rows: np.ndarray  # [Q, k] int64, rows of the passage store
+    scores: np.ndarray  # [Q, k] float32
+
+
+class Scorer(Protocol):
+    """A teacher member that scores aligned (query, passage) texts; raw scores of one kind."""
+
+    kind: ScoreKind
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything a stored score depends on: model, weights, template, lengths, precision."""
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
+        """float32 [N], entry n for (queries[n], passages[n])."""
+
+
+@runtime_checkable
+class VectorScorer(Protocol):
+    """A teacher member whose score is an inner product of stored vectors: it encodes texts, never pairs."""
+
+    kind: ScoreKind
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything a stored vector depends on."""
+
+    def encode(self, texts: Sequence[str], side: Side) -> np.ndarray:
+        """float32 [N, D]; the inner product of a query's and a passage's row is the score."""
+
+
+class ScoreTeacher(Protocol):
+    """What `teacher=` builds: named members whose raw scores are stored, and a rule that combines one list."""
+
+    members: Mapping[str, Scorer | VectorScorer]
+
+    def combine(self, members: np.ndarray, dark: np.ndarray) -> np.ndarray:
+        """Raw scores [M, n] of one query's list -> teacher scores [n]; ``dark`` [n] marks made passages."""
+
+
+Representations = dict[str, "Tensor"]
+"""What a student makes of N texts: named tensors that all have leading size N (``{"vectors": [N, D]}``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGroup:
+    """Texts of like length, padded together."""
+
+    input_ids: Tensor  # [n, L] int64
+    attention_mask: Tensor  # [n, L] int64
+
+    def to(self, device: torch.device | str) -> TokenGroup:
+        """Copy on ``device``."""
+        return TokenGroup(
+            self.input_ids.to(device, non_blocking=True), self.attention_mask.to(device, non_blocking=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """N tokenized texts in groups of like length; ``order[i]`` is the text that row i of their concatenation holds."""
+
+    groups: tuple[TokenGroup, ...]
+    order: Tensor  # [N] int64, a permutation
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """Copy on ``device``."""
+        return Tokens(tuple(group.to(device) for group in self.groups), self.order.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What is known of a batch without the student: judgements, roles, and what the teacher said."""
+
+    positive: Tensor  # [Q, P] bool, every known positive, other rows' too
+    role: Tensor  # [Q, P] int8, Role.NONE where p is not a candidate of q
+    scores: Tensor  # [Q, P] float32, NaN where the teacher gave none
+    members: Tensor  # [M, Q, P] float32, raw scores of each member, NaN where none
+    pairs: Tensor  # [K, 3] int64: query, passage i, passage j
+    log_odds: Tensor  # [K] float32, log P(i > j) / P(j > i)
+
+    def to(self, device: torch.device | str) -> Signals:
+        """Copy on ``device``."""
+        return Signals(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+    @property
+    def dark(self) -> Tensor:
+        """[P] bool: passages that were made, not found; they are nobody's hard-label negative."""
+        made = self.role == DARK_ROLES[0]
+        for role in DARK_ROLES[1:]:
+            made = made | (self.role == role)
+        return made.any(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One training batch: Q queries against the P distinct passages of their lists."""
+
+    queries: Tokens
+    passages: Tokens
+    query_ids: tuple[str, ...]
+    passage_ids: tuple[str, ...]
+    passage_keys: Tensor  # [P] int64, equal for equal passages on every process
+    known_positives: Tensor  # [Q, m] int64 passage keys, -1 where there are fewer than m
+    signals: Signals
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy on ``device``; Lightning finds this method by name."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("queries", "passages", "passage_keys", "known_positives", "signals")
+        }
+        return Batch(query_ids=self.query_ids, passage_ids=self.passage_ids, **moved)
+
+
+class Evidence:
+    """What the student knows of a batch, computed from representations, each once and only if asked."""
+
+    def __init__(
+        self,
+        queries: Representations,
+        passages: Representations,
+        compare: Callable[[Representations, Representations], Tensor],
+    ) -> None:
+        self.queries = queries
+        self.passages = passages
+        self._compare = compare
+
+    @cached_property
+    def query_passage(self) -> Tensor:
+        """[Q, P] similarities."""
+        return self._compare(self.queries, self.passages)
+
+    @cached_property
+    def passage_passage(self) -> Tensor:
+        """[P, P] similarities; meaningful for students with a shared space."""
+        return self._compare(self.passages, self.passages)
+
+    @cached_property
+    def query_query(self) -> Tensor:
+        """[Q, Q] similarities; meaningful for students with a shared space."""
+        return self._compare(self.queries, self.queries)
+
+
+class Objective(Protocol):
+    """A scalar from student evidence and teacher signals; an nn.Module without knowledge of processes or caching."""
+
+    needs: frozenset[Signal]
+
+    def __call__(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
+        """``negative`` [Q, P] may serve as hard-label negatives; ``weight`` [Q] is the pacing."""
+
+
+class Filter(Protocol):
+    """Says which candidates may serve as hard-label negatives; an nn.Module, its state in buffers."""
+
+    def __call__(self, evidence: Evidence, signals: Signals) -> Tensor:
+        """[Q, P] bool, True where kept."""
+
+    def step(self, evidence: Evidence, signals: Signals, progress: float) -> None:
+        """Update the state, once per optimizer step."""
+
+
+class Pacing(Protocol):
+    """A weight per query from the teacher's confidence and the training's progress; an nn.Module."""
+
+    def __call__(self, signals: Signals, progress: float) -> Tensor:
+        """[Q] float32, no gradient."""
+
+
+class Regularizer(Protocol):
+    """A penalty on representations; an nn.Module whose schedule is a function of progress."""
+
+    def __call__(self, queries: Representations, passages: Representations, progress: float) -> Tensor:
+        """Return a scalar."""
+
+
+class TextEncoder(Protocol):
+    """What search, mining and bi-encoder teachers ask of a student."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything a representation depends on."""
+
+    def encode_texts(self, texts: Sequence[str], side: Side) -> Representations:
+        """Encode on the encoder's own device; float32, in the order given."""
+
+
+class PassageTexts(Protocol):
+    """Passages by row or id, looked up without loading the collection."""
+
+    path: Path
+
+    def __len__(self) -> int: ...
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """int64 [N] rows; -1 for an unknown id."""
+
+    def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Ids of rows."""
+
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Texts of rows, (title + " " + text).strip() unless titles are off."""

@@ -1,0 +1,1 @@
+"""Hold representations or texts and answer top-k."""

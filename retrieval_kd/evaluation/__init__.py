@@ -1,0 +1,1 @@
+"""Measures, runs, significance, tables."""

@@ -1,0 +1,1 @@
+"""Which candidates may serve as hard-label negatives."""

@@ -1,0 +1,1 @@
+"""Turn evidence and signals into a scalar."""

@@ -1,0 +1,1 @@
+"""A weight per query from confidence and progress."""

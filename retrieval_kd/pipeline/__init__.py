@@ -1,0 +1,1 @@
+"""Steps, artifacts and recipes."""

@@ -1,0 +1,1 @@
+"""Encode queries and passages, and compare them."""

@@ -1,0 +1,1 @@
+"""Give signals: scores, preferences, attention."""
