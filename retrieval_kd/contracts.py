@@ -297,5 +297,8 @@ class PassageTexts(Protocol):
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Ids of rows."""
 
+    def keys(self, rows: np.ndarray) -> np.ndarray:
+        """int64 [N] hashes of the ids, equal for equal ids in every store and process."""
+
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Texts of rows, (title + " " + text).strip() unless titles are off."""

@@ -1,0 +1,176 @@
+"""The passage store on 2 million generated passages: build, open, memory, look-ups; and reading JSON Lines.
+
+    python benchmarks/passage_store.py
+
+Every part runs in a fresh process. Lengths are those of web passages (log-normal, about 56 words); a look-up goes from
+an id to its row to its text. Cold means that the store's files were dropped from the page cache just before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from retrieval_kd.contracts import Passage
+from retrieval_kd.data.folder import Folder
+from retrieval_kd.data.passages import PassageStore
+
+BATCH = 1000
+RESULT = Path(__file__).parent / "results" / "passage_store.json"
+BARS = {  # figure: (bar, whether more is better)
+    "build_passages_per_second": (50_000, True),
+    "open_seconds": (1.0, False),
+    "private_mb_after_opening": (50.0, False),
+    "private_mb_after_lookups": (50.0, False),
+    "lookups_per_second_warm": (100_000, True),
+    "jsonl_passages_per_second": (50_000, True),
+}
+
+
+def generate(count: int) -> Iterator[Passage]:
+    """Passages with shuffled numeric ids, cut from a pool of words with Zipf frequencies."""
+    draw = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(draw.choice(letters, draw.integers(2, 11))) for _ in range(5000)]
+    pool = " ".join(words[word] for word in draw.zipf(1.3, 500_000) % 5000)
+    ids = draw.permutation(count)
+    for first in range(0, count, 100_000):
+        part = ids[first : first + 100_000].tolist()
+        lengths = np.clip(draw.lognormal(5.7, 0.5, len(part)), 40, 3000).astype(int).tolist()
+        starts = draw.integers(0, len(pool) - 4000, len(part)).tolist()
+        for number, start, length in zip(part, starts, lengths, strict=True):
+            yield Passage(str(number), pool[start : start + 30], pool[start + 40 : start + 40 + length])
+
+
+def private_mb() -> float:
+    """Memory that only this process has, file pages that it alone maps included."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def build(path: Path, count: int) -> dict[str, float]:
+    """Generating the passages is part of the time."""
+    next(generate(1))  # what numpy and the pool of words take is not the store's
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    PassageStore.build(path, generate(count))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"build_passages_per_second": count / seconds, "build_peak_mb": peak / 1024}
+
+
+def look_up(path: Path, count: int) -> dict[str, float]:
+    """Open, one cold pass, five warm passes over ids that are drawn anew."""
+    draw = np.random.default_rng(1)
+    passes = [draw.integers(0, count, (100, BATCH)) for _ in range(6)]
+    asked = [[list(map(str, batch)) for batch in batches.tolist()] for batches in passes]
+    for file in path.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = private_mb()
+    start = time.perf_counter()
+    store = PassageStore(path)
+    figures = {"open_seconds": time.perf_counter() - start, "private_mb_after_opening": private_mb() - before}
+    figures["lookups_per_second_cold"] = _rate(store, asked[0])
+    store.verify()  # reads every byte, so every page is cached
+    figures["lookups_per_second_warm"] = statistics.median(_rate(store, batches) for batches in asked[1:])
+    figures["private_mb_after_lookups"] = private_mb() - before
+    figures["store_mb"] = sum(file.stat().st_size for file in path.iterdir()) / 2**20
+    return figures
+
+
+def _rate(store: PassageStore, batches: list[list[str]]) -> float:
+    start = time.perf_counter()
+    for batch in batches:
+        store.texts(store.rows(batch))
+    return len(batches) * BATCH / (time.perf_counter() - start)
+
+
+def read(path: Path, count: int) -> dict[str, float]:
+    """Read a BEIR-layout corpus from the page cache."""
+    with (path / "corpus.jsonl").open("w") as stream:
+        for name, title, text in generate(count):
+            stream.write(json.dumps({"_id": name, "title": title, "text": text}) + "\n")
+    (path / "queries.jsonl").write_text('{"_id": "q", "text": "what?"}\n')
+    folder = Folder(path)
+    rates = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert sum(1 for _ in folder.passages()) == count
+        rates.append(count / (time.perf_counter() - start))
+    return {"jsonl_passages_per_second": statistics.median(rates)}
+
+
+def apart(part: Callable[[Path, int], dict[str, float]], path: Path, count: int) -> dict[str, float]:
+    """Run a part in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(part, path, count).result()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "xxhash": xxhash.VERSION}
+    return {
+        "date": date.today().isoformat(),
+        "cpu": cpu.split(":")[1].strip(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "load_average": os.getloadavg()[0],
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def report(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Print every figure beside its bar."""
+    rows = {}
+    for name, value in figures.items():
+        rows[name] = {"value": round(value, 6)}
+        line = f"{name:28} {value:14,.3f}"
+        if name in BARS:
+            bar, more = BARS[name]
+            held = value >= bar if more else value <= bar
+            rows[name] |= {"bar": bar, "held": held}
+            line += f"   bar {'>=' if more else '<='} {bar:,}   {'OK' if held else 'FAIL'}"
+        print(line)
+    return rows
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=2_000_000)
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    about = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        figures = apart(build, store, arguments.passages)
+        figures |= apart(look_up, store, arguments.passages)
+        figures |= apart(read, Path(folder), min(arguments.passages, 200_000))
+    rows = report(figures)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    result = {"passages": arguments.passages, "figures": rows, "machine": about}
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Look up one million keys among ten million scores that four processes wrote into at least a hundred shards.
+
+The bar: less than five seconds, memory bounded and stated. Run ``python benchmarks/score_store.py``; it needs 400 MB of
+disk in the temporary folder and about two minutes. The result goes to ``benchmarks/results/score_store.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from retrieval_kd.contracts import ScoreKind
+from retrieval_kd.data.score_store import PairKeys, ScoreStore
+
+SCORES, SHARDS, WRITERS, LOOKED_UP, RUNS = 10_000_000, 104, 4, 1_000_000, 5
+BAR_SECONDS = 5.0
+BAR_BYTES = 128 << 20  # private memory of a look-up, beside its answer, however many keys
+PER_QUERY = 100
+TEACHER = "benchmark"
+PASSAGE = "a passage of the usual length, about as long as what people put into one: " * 5
+
+
+def pairs(rows: np.ndarray) -> tuple[list[str], list[str]]:
+    """Texts of pairs: a hundred passages for each query."""
+    return [f"what is {row // PER_QUERY}" for row in rows], [f"{row} {PASSAGE}" for row in rows]
+
+
+def score_of(rows: np.ndarray) -> np.ndarray:
+    """Invent a score that tells whose it is."""
+    return (rows % 9973).astype(np.float32)
+
+
+def write(folder: Path, writer: int) -> None:
+    """One writer's shards."""
+    store = ScoreStore(folder)
+    for shard in range(writer, SHARDS, WRITERS):
+        rows = np.arange(shard * SCORES // SHARDS, (shard + 1) * SCORES // SHARDS)
+        store.append(store.keys(TEACHER, *pairs(rows)), score_of(rows), ScoreKind.LOGIT)
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to drop its copies of the files, so that the next look-up reads from the disk."""
+    for path in folder.glob("*/*.shard"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def resident_files() -> int:
+    """Bytes of mapped files that are in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+
+def timed_lookup(folder: Path, values: np.ndarray, expected: np.ndarray) -> float:
+    """Seconds for a store opened anew, its answers checked."""
+    start = time.perf_counter()
+    scores = ScoreStore(folder).lookup(PairKeys(TEACHER, values))
+    seconds = time.perf_counter() - start
+    np.testing.assert_array_equal(scores, expected)
+    return seconds
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Times and memory of the look-up; nine keys of ten are there."""
+    rows = np.random.default_rng(0).integers(0, SCORES * 10 // 9, LOOKED_UP)
+    expected = np.where(rows < SCORES, score_of(rows), np.nan).astype(np.float32)
+    texts = pairs(rows)
+    start = time.perf_counter()
+    keys = ScoreStore(folder).keys(TEACHER, *texts)
+    hashing = time.perf_counter() - start
+    del texts
+    cold = []
+    for _ in range(RUNS):
+        forget(folder)
+        cold.append(timed_lookup(folder, keys.values, expected))
+    warm = [timed_lookup(folder, keys.values, expected) for _ in range(RUNS)]
+    tracemalloc.start()
+    timed_lookup(folder, keys.values, expected)
+    private = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    many = np.tile(keys.values, (8, 1))
+    before = tracemalloc.get_traced_memory()[0]
+    ScoreStore(folder).lookup(PairKeys(TEACHER, many))
+    private_many = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    before_maps = resident_files()
+    held = ScoreStore(folder)
+    held.lookup(keys)
+    return {
+        "hash_1m_pairs_seconds": hashing,
+        "lookup_1m_cold_seconds": statistics.median(cold),
+        "lookup_1m_warm_seconds": statistics.median(warm),
+        "lookup_1m_warm_worst_seconds": max(warm),
+        "private_memory_peak_1m_bytes": private,
+        "private_memory_peak_8m_bytes": private_many,
+        "mapped_files_resident_bytes": resident_files() - before_maps,
+    }
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": cpu[0].split(": ")[1] if cpu else platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "xxhash": xxhash.VERSION,
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> int:
+    """Write, look up, print each figure beside its bar, keep the result."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        start = time.perf_counter()
+        workers = [multiprocessing.Process(target=write, args=(folder, number)) for number in range(WRITERS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        written = time.perf_counter() - start
+        shards = list(folder.glob("*/*.shard"))
+        stored, size = ScoreStore(folder).count(TEACHER), sum(path.stat().st_size for path in shards)
+        figures = {"write_seconds": written, **measure(folder)}
+    quick = max(figures["lookup_1m_cold_seconds"], figures["lookup_1m_warm_seconds"]) < BAR_SECONDS
+    bounded = figures["private_memory_peak_8m_bytes"] - 4 * 8 * LOOKED_UP < BAR_BYTES
+    passed = quick and bounded and stored == SCORES and len(shards) >= 100
+    result = {
+        "setting": {"scores": stored, "shards": len(shards), "writers": WRITERS, "looked_up": LOOKED_UP, "bytes": size},
+        "figures": figures,
+        "bar": {"lookup_1m_seconds": BAR_SECONDS, "private_memory_beside_the_answer_bytes": BAR_BYTES},
+        "passed": passed,
+        "machine": machine(),
+    }
+    target = Path(__file__).parent / "results" / "score_store.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    mega = 1 / 2**20
+    print(f"{stored:,} scores in {len(shards)} shards by {WRITERS} writers: {written:.1f} s, {size * mega:.0f} MB")
+    for kind in ("cold", "warm"):
+        print(f"1,000,000 keys, files {kind}: {figures[f'lookup_1m_{kind}_seconds']:.2f} s   (bar: < {BAR_SECONDS} s)")
+    print(f"hashing 1,000,000 pairs of texts before: {figures['hash_1m_pairs_seconds']:.2f} s")
+    print(
+        f"private memory at its peak: {figures['private_memory_peak_1m_bytes'] * mega:.0f} MB for 1 million keys, "
+        f"{figures['private_memory_peak_8m_bytes'] * mega:.0f} MB for 8 million "
+        f"(4 bytes a key are the answer; bar: < {BAR_BYTES * mega:.0f} MB beside it)"
+    )
+    print(f"mapped files in memory, which the system may drop: {figures['mapped_files_resident_bytes'] * mega:.0f} MB")
+    print("passed" if passed else "FAILED")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

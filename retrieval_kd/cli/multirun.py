@@ -1,0 +1,69 @@
+"""``-m``: every combination as a job of its own, by Hydra's sweepers and launchers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from retrieval_kd.cli.main import run_once
+from retrieval_kd.contracts import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def sweep(run: Callable[[list[str]], int], overrides: list[str]) -> int:
+    """Run a verb once per job; a job that fails is told at once, the others still run, and the code is not 0."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from hydra.version import setbase
+
+    from retrieval_kd.pipeline.compose import conf_dir
+
+    codes: list[int] = []
+    setbase("1.3")
+    GlobalHydra.instance().clear()
+    # What hydra.main does, without its own handling of command lines and errors.
+    hydra = Hydra.create_main_hydra2("retrieval-kd", create_config_search_path(str(conf_dir())))
+    try:
+        task = partial(_job, run, codes)
+        hydra.multirun("config", task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    finally:
+        GlobalHydra.instance().clear()
+    failed = sum(code != 0 for code in codes)
+    log.info("%d jobs, %d failed", len(codes), failed)
+    return max(codes, default=0)
+
+
+def _job(run: Callable[[list[str]], int], codes: list[int], _: DictConfig) -> None:
+    """One job, composed anew from its own overrides."""
+    from hydra.core.hydra_config import HydraConfig
+
+    config = HydraConfig.get()
+    overrides = list(config.overrides.task)
+    number, name = config.job.num, " ".join(overrides)
+    in_this_process = config.launcher["_target_"] == HERE
+    log.info("job %s: %s", number, name)
+    try:
+        codes.append(run_once(run, overrides))
+    except UserError as error:
+        print(f"error: job {number} ({name}): {' '.join(str(error).split())}", file=sys.stderr)
+        codes.append(2)
+        if not in_this_process:  # another launcher hears of a failure by the exception
+            raise
+    except Exception:
+        log.exception("job %s (%s) failed", number, name)
+        codes.append(1)
+        if not in_this_process:
+            raise

@@ -1,0 +1,77 @@
+"""Queries and their drawn lists to one batch: distinct passages in one pool, texts in groups of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from retrieval_kd.contracts import Batch, Role, Side, Signals, Tokens
+from retrieval_kd.data.length_groups import plan_groups
+from retrieval_kd.data.sampler import Item
+from retrieval_kd.data.tokenize import TextTokenizer
+from retrieval_kd.data.training_set import TrainingSet
+
+GROUP_OVERHEAD = 256  # what one more forward call costs, in tokens
+
+
+class BatchMaker:
+    """The collate function of training."""
+
+    def __init__(self, training: TrainingSet, tokenizer: TextTokenizer) -> None:
+        self.training = training
+        self.tokenizer = tokenizer
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        """A batch of these (query, epoch) pairs."""
+        training = self.training
+        lists = [training.list_of(query, epoch) for query, epoch in items]
+        positions = np.concatenate(lists)
+        query_of = np.repeat(np.arange(len(lists)), [len(entries) for entries in lists])
+        rows, column = np.unique(training.rows[positions], return_inverse=True)
+        keys = training.passages.keys(rows)
+        known = self._known([query for query, _ in items])
+        return Batch(
+            queries=self._tokens([training.query_texts[query] for query, _ in items], Side.QUERY),
+            passages=self._tokens(training.passages.texts(rows), Side.PASSAGE),
+            query_ids=tuple(training.query_ids[query] for query, _ in items),
+            passage_ids=tuple(training.passages.ids(rows)),
+            passage_keys=torch.from_numpy(keys),
+            known_positives=torch.from_numpy(known),
+            signals=self._signals((len(lists), len(rows)), (query_of, column), positions, _match(known, keys)),
+        )
+
+    def _tokens(self, texts: Sequence[str], side: Side) -> Tokens:
+        return self.tokenizer.groups(texts, side, lambda lengths: plan_groups(lengths, GROUP_OVERHEAD))
+
+    def _known(self, queries: Sequence[int]) -> np.ndarray:
+        lists = [self.training.known_positives[query] for query in queries]
+        known = np.full((len(lists), max(1, *map(len, lists))), -1, dtype=np.int64)
+        for row, keys in enumerate(lists):
+            known[row, : len(keys)] = keys
+        return known
+
+    def _signals(
+        self, shape: tuple[int, int], at: tuple[np.ndarray, np.ndarray], positions: np.ndarray, positive: np.ndarray
+    ) -> Signals:
+        signalled = self.training.signalled
+        role = np.full(shape, int(Role.NONE), dtype=np.int8)
+        role[at] = self.training.role[positions]
+        scores = np.full(shape, np.nan, dtype=np.float32)
+        scores[at] = signalled.scores[positions]
+        members = np.full((len(signalled.members), *shape), np.nan, dtype=np.float32)
+        members[:, at[0], at[1]] = signalled.members[:, positions]
+        return Signals(
+            positive=torch.from_numpy(positive | np.isin(role, (int(Role.POSITIVE), int(Role.PSEUDO_POSITIVE)))),
+            role=torch.from_numpy(role),
+            scores=torch.from_numpy(scores),
+            members=torch.from_numpy(members),
+            pairs=torch.empty((0, 3), dtype=torch.int64),
+            log_odds=torch.empty(0),
+        )
+
+
+def _match(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """[Q, m] known positives against [P] keys: [Q, P] bool."""
+    return np.stack([np.isin(keys, row) for row in known])

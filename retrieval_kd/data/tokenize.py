@@ -1,0 +1,72 @@
+"""Texts to token groups, one prompt and one length per side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from retrieval_kd.contracts import Side, TokenGroup, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+GroupPlan = Callable[[np.ndarray], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class SideSettings:
+    """What one side's texts get before the encoder sees them."""
+
+    prompt: str
+    max_length: int
+
+
+class TextTokenizer:
+    """Tokenizes queries and passages; text that spells a special token stays ordinary text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, query: SideSettings, passage: SideSettings) -> None:
+        self.tokenizer = tokenizer
+        self.sides = {Side.QUERY: query, Side.PASSAGE: passage}
+        pad = tokenizer.pad_token_id
+        if pad is None:
+            raise ValueError(f"the tokenizer of {tokenizer.name_or_path} has no padding token")
+        self.pad = int(pad)
+
+    def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
+        """Token ids of each text, specials included, cut at the side's length."""
+        if not texts:
+            return []
+        settings = self.sides[side]
+        prompted = [settings.prompt + text for text in texts] if settings.prompt else list(texts)
+        encoded = self.tokenizer(
+            prompted,
+            truncation=True,
+            max_length=settings.max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            split_special_tokens=True,
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def groups(self, texts: Sequence[str], side: Side, plan: GroupPlan) -> Tokens:
+        """Texts sorted by length, cut by ``plan`` and padded group by group."""
+        ids = self.ids(texts, side)
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        order = np.argsort(lengths, kind="stable")
+        groups = tuple(self._pad([ids[i] for i in order[start:end]]) for start, end in plan(lengths[order]))
+        return Tokens(groups, torch.from_numpy(order))
+
+    def _pad(self, ids: list[list[int]]) -> TokenGroup:
+        width = max(map(len, ids))
+        input_ids = np.full((len(ids), width), self.pad, dtype=np.int64)
+        mask = np.zeros((len(ids), width), dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            input_ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        return TokenGroup(torch.from_numpy(input_ids), torch.from_numpy(mask))

@@ -1,0 +1,87 @@
+"""What is trained on: queries with their scored candidates, of which some are drawn each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_kd.contracts import PassageTexts, Role, ScoreTeacher, UserError
+from retrieval_kd.data.candidates import Candidates
+
+TARGETS = (Role.POSITIVE, Role.PSEUDO_POSITIVE)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a query's list is drawn from its candidates: one positive where it has any, and ``per_query`` others."""
+
+    per_query: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Signalled:
+    """Scores of all candidates: the teacher's own [n] and its members' [M, n]."""
+
+    scores: np.ndarray
+    members: np.ndarray
+
+
+class TrainingSet:
+    """Candidates, scores, texts and known positives of every training query, as arrays."""
+
+    def __init__(
+        self,
+        queries: Mapping[str, str],
+        judgements: Mapping[str, Mapping[str, int]] | None,
+        candidates: Candidates,
+        passages: PassageTexts,
+        signalled: Signalled,
+        draw: Draw,
+    ) -> None:
+        if not candidates.query_ids:
+            raise UserError("there is no candidate to train on: the training split has no query with a list")
+        self.query_ids = candidates.query_ids
+        self.query_texts = [queries[query_id] for query_id in candidates.query_ids]
+        self.offsets = candidates.offsets
+        self.role = candidates.role
+        self.passages = passages
+        self.signalled = signalled
+        self.draw = draw
+        self.rows = passages.rows(candidates.passage_ids)
+        if (self.rows < 0).any():
+            missing = candidates.passage_ids[int(np.argmin(self.rows))]
+            raise UserError(f"candidates name {int((self.rows < 0).sum())} unknown passages, first {missing!r}")
+        self.known_positives = [self._known(query_id, judgements) for query_id in self.query_ids]
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    def _known(self, query_id: str, judgements: Mapping[str, Mapping[str, int]] | None) -> np.ndarray:
+        judged = (judgements or {}).get(query_id, {})
+        rows = self.passages.rows([passage_id for passage_id, relevance in judged.items() if relevance > 0])
+        return self.passages.keys(rows[rows >= 0])
+
+    def list_of(self, query: int, epoch: int) -> np.ndarray:
+        """Positions of the candidates that ``query`` shows in ``epoch``: the same for the same seed, on any machine."""
+        positions = np.arange(self.offsets[query], self.offsets[query + 1])
+        is_target = np.isin(self.role[positions], TARGETS)
+        generator = np.random.default_rng((self.draw.seed, epoch, query))
+        others = positions[~is_target]
+        size = self.draw.per_query if is_target.any() else self.draw.per_query + 1
+        if len(others) > size:
+            others = generator.choice(others, size, replace=False, shuffle=False)
+        if not is_target.any():
+            return others
+        target = generator.choice(positions[is_target], 1)
+        return np.concatenate([target, others])
+
+
+def combine_scores(candidates: Candidates, members: np.ndarray, teacher: ScoreTeacher, dark: np.ndarray) -> np.ndarray:
+    """The teacher's scores [n] of every candidate, combined over each query's whole list."""
+    scores = np.empty(members.shape[1], dtype=np.float32)
+    for start, end in zip(candidates.offsets[:-1], candidates.offsets[1:], strict=True):
+        scores[start:end] = teacher.combine(members[:, start:end], dark[start:end])
+    return scores

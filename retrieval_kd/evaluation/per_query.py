@@ -1,0 +1,46 @@
+"""Measures by query as a Parquet file: what a significance test between two finished runs needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.files import atomic_file
+from retrieval_kd.evaluation.measures import Measured
+
+SCHEMA = pa.schema(
+    [
+        ("collection", pa.string()),
+        ("split", pa.string()),
+        ("query_id", pa.string()),
+        ("measure", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+def write_per_query(path: Path, measured: Mapping[tuple[str, str], Measured]) -> None:
+    """Write what was measured by (collection, split)."""
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for (collection, split), result in measured.items():
+            for name, values in result.values.items():
+                same = [np.full(len(values), word, dtype=object) for word in (collection, split, name)]
+                columns = [same[0], same[1], list(result.query_ids), same[2], values]
+                writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def read_per_query(path: Path, collection: str, split: str, measure: str) -> dict[str, float]:
+    """Values of one measure by query id."""
+    if not path.is_file():
+        raise UserError(f"{path}: there are no measures by query; run evaluate first")
+    where = (pc.field("collection") == collection) & (pc.field("split") == split) & (pc.field("measure") == measure)
+    table = pq.read_table(path, columns=["query_id", "value"], filters=where)
+    if not len(table):
+        raise UserError(f"{path}: holds no {measure} of {collection}/{split}")
+    return dict(zip(table["query_id"].to_pylist(), table["value"].to_pylist(), strict=True))

@@ -1,0 +1,35 @@
+"""Any folder or name that ``model=`` may give, as a student."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.weights import resolve_encoder
+from retrieval_kd.interop.dense import SETTINGS, read_foreign
+from retrieval_kd.students.student import Inference, Student
+
+OUR_READERS = "retrieval_kd.interop."
+
+
+def read_model(name: str, student: Mapping[str, Any]) -> Student:
+    """A student from a ``model/`` folder, a run's folder, a hub name or a local Hugging Face folder.
+
+    ``student`` is the config's student node: its inference settings count always, the rest where the folder is silent.
+    """
+    folder = Path(name)
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    if not (folder / SETTINGS).exists():
+        found = resolve_encoder(name)
+        return read_foreign(found if isinstance(found, Path) else Path(found), student)
+    reader = json.loads((folder / SETTINGS).read_text()).get("reader", "")
+    if not reader.startswith(OUR_READERS):
+        raise UserError(f"{folder / SETTINGS}: reader {reader!r} is not one of ours ({OUR_READERS}*)")
+    module, function = reader.rsplit(".", 1)
+    read: Student = getattr(importlib.import_module(module), function)(folder, Inference(**student["inference"]))
+    return read

@@ -1,0 +1,160 @@
+"""Dense students as folders that sentence-transformers loads and scores the same.
+
+The files are written here, not by that library, so exporting needs nothing installed; the tests hold them against what
+release 6.2 saves. The folder stays a plain Hugging Face model too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from retrieval_kd.contracts import Side, UserError
+
+# The release whose format this is; the library warns when it reads a folder of a later one.
+FORMAT = "6.2.0"
+TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
+ROUTER = "sentence_transformers.base.modules.router.Router"
+# A passage is called a document there.
+ROUTES = {Side.QUERY: "query", Side.PASSAGE: "document"}
+
+
+class SideSettings(Protocol):
+    """What an encoder does before it reads the texts of one side."""
+
+    @property
+    def prompt(self) -> str:
+        """Put in front of each text, as it is."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens kept, prompt and special tokens included."""
+
+
+def write_dense(
+    folder: Path,
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pooling: str,
+    normalise: bool,
+    query: SideSettings,
+    passage: SideSettings,
+) -> None:
+    """Write a student whose two sides share one encoder, in place.
+
+    Sides of different length need release 6.2 to read them (``encode_query`` and ``encode_document`` then cut at their
+    own length, plain ``encode`` at the longer one); with equal lengths any release 6 does.
+
+    Args:
+        folder: Made if it is missing; files of the same name are overwritten.
+        encoder: Any Hugging Face encoder whose first output is token states.
+        tokenizer: Not changed: a copy is written with the longer side's length.
+        pooling: ``mean`` or ``cls``, over prompt and special tokens too.
+        normalise: Whether vectors get unit length; the similarity is then called cosine, else dot.
+        query: Prompt and length of queries.
+        passage: Prompt and length of passages.
+    """
+    lengths = {} if query.max_length == passage.max_length else _lengths(query, passage)
+    longest = max(query.max_length, passage.max_length)
+    _write_encoder(folder, encoder, tokenizer, longest, lengths)
+    chain = [("", TRANSFORMER), ("1_Pooling", POOLING)] + ([("2_Normalize", NORMALIZE)] if normalise else [])
+    _write_pooling(folder / "1_Pooling", encoder, pooling)
+    if normalise:
+        _write_normalize(folder / "2_Normalize")
+    _write_model(folder, chain, query, passage, normalise)
+
+
+def write_dense_separate(
+    folder: Path,
+    encoders: Mapping[Side, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pooling: str,
+    normalise: bool,
+    query: SideSettings,
+    passage: SideSettings,
+) -> None:
+    """Write a student with an encoder per side, in place; texts of no named side count as passages.
+
+    Arguments are those of ``write_dense``; each side's encoder lies in a folder of its own and keeps its own length.
+    """
+    types: dict[str, str] = {}
+    structure: dict[str, list[str]] = {}
+    for side, settings in ((Side.QUERY, query), (Side.PASSAGE, passage)):
+        encoder, route = encoders[side], ROUTES[side]
+        names = [f"{route}_0_Transformer", f"{route}_1_Pooling"] + ([f"{route}_2_Normalize"] if normalise else [])
+        _write_encoder(folder / names[0], encoder, tokenizer, settings.max_length, {})
+        _write_pooling(folder / names[1], encoder, pooling)
+        if normalise:
+            _write_normalize(folder / names[2])
+        types |= dict(zip(names, (TRANSFORMER, POOLING, NORMALIZE), strict=False))
+        structure[route] = names
+    parameters = {"default_route": ROUTES[Side.PASSAGE], "allow_empty_key": True, "route_mappings": {}}
+    _write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    _write_model(folder, [("", ROUTER)], query, passage, normalise)
+
+
+def _lengths(query: SideSettings, passage: SideSettings) -> dict[str, int]:
+    return {"query_length": query.max_length, "document_length": passage.max_length}
+
+
+def _write_encoder(
+    folder: Path, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, length: int, lengths: dict[str, int]
+) -> None:
+    positions = getattr(encoder.config, "max_position_embeddings", -1)
+    if 0 < positions < length:
+        raise UserError(f"max_length={length} is more than the {positions} positions of {encoder.config.model_type}")
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.save_pretrained(folder)
+    written = copy.deepcopy(tokenizer)
+    written.model_max_length = length
+    backend = getattr(written, "backend_tokenizer", None)
+    if backend is not None:  # or the last batch's padding would be written along, and equal students would differ
+        backend.no_padding()
+        backend.no_truncation()
+    written.save_pretrained(folder)
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    settings = {"transformer_task": "feature-extraction", "modality_config": {"text": text}}
+    _write_json(folder / "sentence_bert_config.json", settings | {"module_output_name": "token_embeddings"} | lengths)
+
+
+def _write_pooling(folder: Path, encoder: PreTrainedModel, pooling: str) -> None:
+    if pooling not in ("mean", "cls"):
+        raise UserError(f"pooling={pooling} cannot be written for sentence-transformers; mean and cls can")
+    settings = {"embedding_dimension": encoder.config.hidden_size, "pooling_mode": pooling, "include_prompt": True}
+    _write_json(folder / "config.json", settings)
+
+
+def _write_normalize(folder: Path) -> None:
+    name = "sentence_embedding"
+    _write_json(folder / "config.json", {"module_input_name": name, "module_output_name": name})
+
+
+def _write_model(
+    folder: Path, chain: list[tuple[str, str]], query: SideSettings, passage: SideSettings, normalise: bool
+) -> None:
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(chain)]
+    versions = {"pytorch": version("torch"), "sentence_transformers": FORMAT, "transformers": version("transformers")}
+    settings = {
+        "__version__": versions,
+        "default_prompt_name": None,
+        "model_type": "SentenceTransformer",
+        "prompts": {ROUTES[Side.QUERY]: query.prompt, ROUTES[Side.PASSAGE]: passage.prompt},
+        "similarity_fn_name": "cosine" if normalise else "dot",
+    }
+    _write_json(folder / "config_sentence_transformers.json", settings)
+    _write_json(folder / "modules.json", modules)  # last: without it the folder is no model of that library
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

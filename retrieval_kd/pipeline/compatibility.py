@@ -1,0 +1,245 @@
+"""Combinations that cannot work, refused when the configuration is composed and before anything heavy is imported.
+
+Options say in their YAML what they give and need; a rule compares two sides, and its refusal names both of them and
+what would fit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from retrieval_kd.contracts import Signal, UserError
+from retrieval_kd.pipeline import conf_tree
+
+Config = Mapping[str, Any]
+
+
+def check(cfg: DictConfig, trains: bool | None = None) -> None:
+    """Refuse what cannot work; what concerns training only is left out where nothing trains (None: as cfg says)."""
+    config = cast(Config, OmegaConf.to_container(cfg, resolve=True))
+    if trains is None:
+        trains = trains_student(config)
+    for rule in (*RULES, *TRAINING_RULES) if trains else RULES:
+        refusal = rule(config)
+        if refusal:
+            raise UserError(refusal)
+
+
+def trains_student(config: Config) -> bool:
+    """Whether a student is trained: none is given, and the recipe has a stage."""
+    staged = bool(config["recipe"].get("stages"))
+    return config.get("model") is None and staged and config.get("target", "student") == "student"
+
+
+def pool_holds_the_draw(config: Config) -> str | None:
+    """A query's list is drawn from its pool."""
+    pool, drawn = config["negatives"].get("pool"), config["negatives"].get("per_query")
+    if pool is None or drawn is None or drawn <= pool:
+        return None
+    return (
+        f"negatives.per_query={drawn} cannot be drawn from negatives.pool={pool};"
+        f" negatives.pool={drawn} or a smaller negatives.per_query would fit"
+    )
+
+
+def run_files_teach_what_they_list(config: Config) -> str | None:
+    """Made passages are in no file."""
+    if config["negatives"].get("makes") != "dark":
+        return None
+    for path, node in _nodes(config.get("teacher"), "teacher"):
+        if node["_target_"].startswith("retrieval_kd.teachers.raw_scores."):
+            return (
+                f"negatives={_option(config, 'negatives')} makes passages that {path}, a file of scores, does not list;"
+                " a teacher that scores any text (cross_encoder, bi_encoder, bm25) or negatives=hard would fit"
+            )
+    return None
+
+
+def sweeps_run_one_process(config: Config) -> str | None:
+    """Every child of DDP would start the whole sweep again, and a sweeper would give each its own numbers."""
+    if not _in_multirun() or _processes(config) == 1 or "spawn" in str(config["trainer"].get("strategy")):
+        return None
+    return (
+        f"-m with trainer.devices={config['trainer']['devices']} would start the whole sweep in every process;"
+        " run one fresh process per job (retrieval-kd train … for each), or sweep with trainer.devices=1"
+    )
+
+
+def objective_is_not_empty(config: Config) -> str | None:
+    """Something has to be learned."""
+    if config.get("objective"):
+        return None
+    known = ", ".join(conf_tree.options().get("objective", []))
+    return f"objective=[] leaves nothing to train; name at least one of {known}"
+
+
+def teacher_gives_what_is_needed(config: Config) -> str | None:
+    """Scores, preferences and attention come from the teacher, or from a term's own."""
+    for path, node in _parts(config):
+        own = node.get("teacher")
+        teacher = own if isinstance(own, Mapping) else config["teacher"]
+        missing = sorted(set(node.get("needs", [])) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
+        if missing:
+            gives = ", ".join(teacher.get("gives", [])) or "nothing"
+            return (
+                f"{path} needs {missing[0]}, and teacher={_option(config, 'teacher')} gives {gives};"
+                f" {_fitting('teacher', 'gives', missing[0])}"
+            )
+    return None
+
+
+def hard_labels_have_judgements(config: Config) -> str | None:
+    """A term with hard labels learns nothing without them."""
+    if _judged(config) or _takes_teachers_top(config["negatives"]):
+        return None
+    for path, node in _parts(config):
+        if Signal.JUDGEMENTS in node.get("needs", []) and not _takes_teachers_top(node):
+            return (
+                f"{path} needs judgements, and data={_option(config, 'data')} has none (data.judgements=none);"
+                " an objective of soft labels alone would fit, such as objective=[listwise_kl]"
+            )
+    return None
+
+
+def filter_has_a_hard_label_term(config: Config) -> str | None:
+    """Soft labels keep the whole list, so that a filter would do nothing."""
+    if config["filter"].get("_target_", "").startswith("retrieval_kd.filters.none."):
+        return None
+    if any(_hard(term) for term in config["objective"].values()):
+        return None
+    terms = ",".join(config["objective"])
+    return (
+        f"filter={_option(config, 'filter')} drops hard-label negatives, and objective=[{terms}] has no hard-label"
+        f" term; filter=none, or objective=[contrastive,{terms}], would fit"
+    )
+
+
+def shared_space_is_there(config: Config) -> str | None:
+    """Comparing passages with passages means something where both sides live in one space."""
+    student = config["student"]
+    if student.get("shared_space") and student.get("shared", True):
+        return None
+    for name, term in config["objective"].items():
+        if term.get("shared_space"):
+            fits = "student.shared=true would fit" if student.get("shared_space") else "student=dense would fit"
+            side = "student.shared=false" if student.get("shared_space") else f"student={_option(config, 'student')}"
+            return f"objective.{name} compares passages in the space of queries, which {side} does not share; {fits}"
+    return None
+
+
+def attention_is_of_the_same_tokens(config: Config) -> str | None:
+    """Attention maps are compared token by token."""
+    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in _parts(config)):
+        return None
+    student = _tokenizer(config["student"]) or _tokenizer(config.get("encoder"))
+    teacher = _tokenizer(config["teacher"])
+    if student is None or teacher is None or student == teacher:
+        return None
+    return (
+        f"objective needs attention over the student's tokens ({student}), and teacher={_option(config, 'teacher')}"
+        f" reads those of {teacher}; a teacher with the tokenizer {student} would fit"
+    )
+
+
+def batches_divide_over_processes(config: Config) -> str | None:
+    """Each process takes an equal part of a batch."""
+    size, processes = config["trainer"].get("batch_size"), _processes(config)
+    if processes is None or not isinstance(size, int) or size % processes == 0:
+        return None
+    return (
+        f"trainer.batch_size={size} does not divide by {processes} processes;"
+        f" trainer.batch_size={max(size - size % processes, processes)} would fit"
+    )
+
+
+Rule = Callable[[Config], str | None]
+
+RULES: tuple[Rule, ...] = (pool_holds_the_draw, run_files_teach_what_they_list, sweeps_run_one_process)
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    objective_is_not_empty,
+    teacher_gives_what_is_needed,
+    hard_labels_have_judgements,
+    filter_has_a_hard_label_term,
+    shared_space_is_there,
+    attention_is_of_the_same_tokens,
+    batches_divide_over_processes,
+)
+
+
+def _parts(config: Config) -> Iterator[tuple[str, Config]]:
+    """What may need a signal, under its key."""
+    for name, term in config["objective"].items():
+        yield f"objective.{name}", term
+    for group in ("filter", "pacing", "regularizer"):
+        if isinstance(config.get(group), Mapping):
+            yield f"{group}={_option(config, group)}", config[group]
+
+
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, Config]]:
+    """Every mapping with a ``_target_``, nested ones too."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _nodes(value, f"{path}.{key}")
+
+
+def _option(config: Config, group: str) -> str:
+    return str(config.get("options", {}).get(group, "(own)"))
+
+
+def _fitting(group: str, key: str, value: str) -> str:
+    names = [
+        name for name in conf_tree.options().get(group, []) if value in conf_tree.load(f"{group}/{name}").get(key, [])
+    ]
+    return f"{' or '.join(f'{group}={name}' for name in names)} would fit" if names else f"no {group} here gives it"
+
+
+def _judged(config: Config) -> bool:
+    data = config["data"]
+    entries = list((data.get("train") or {}).values()) or [data]
+    settings = (entry.get("judgements", data.get("judgements")) for entry in entries if isinstance(entry, Mapping))
+    return Signal.JUDGEMENTS in data.get("gives", [Signal.JUDGEMENTS]) and any(value != "none" for value in settings)
+
+
+def _takes_teachers_top(node: Config) -> bool:
+    return node.get("positive") == "teacher_top"
+
+
+def _hard(term: Config) -> bool:
+    """Terms that need scores beside judgements are soft: they do not ask the filter."""
+    needs = term.get("needs", [])
+    return Signal.JUDGEMENTS in needs and Signal.SCORE not in needs
+
+
+def _tokenizer(node: Any) -> str | None:
+    """The first one named in a node or below it."""
+    if not isinstance(node, Mapping):
+        return None
+    if isinstance(node.get("tokenizer"), str):
+        return str(node["tokenizer"])
+    return next((found for found in map(_tokenizer, node.values()) if found), None)
+
+
+def _processes(config: Config) -> int | None:
+    """How many processes train; None where only the machine can tell."""
+    devices = config["trainer"].get("devices")
+    if isinstance(devices, list):
+        return len(devices)
+    if devices == "auto" and config["trainer"].get("accelerator") == "cpu":
+        return 1
+    return devices if isinstance(devices, int) and devices > 0 else None
+
+
+def _in_multirun() -> bool:
+    if "hydra" not in sys.modules:
+        return False
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -1,0 +1,172 @@
+"""What the verbs do: bring a plan's results and lay them out in a run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.files import atomic_file, text_digest
+from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.plan import Plan
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+MANIFEST = "manifest.json"
+PACKAGES = ("torch", "transformers", "pytorch-lightning", "hydra-core", "faiss-cpu", "faiss-gpu", "ranx", "bm25s")
+
+
+def train(cfg: DictConfig) -> Path:
+    """Run the recipe end to end and lay its results out; what the store already has is not computed again."""
+    check(cfg)
+    plan = Plan(cfg)
+    if plan.values["target"] == "teacher":
+        return _teacher_alone(plan)
+    results = plan.results()
+    folder = output_folder(cfg, plan, results)
+    lay_out(folder, cfg, plan, results)
+    return folder
+
+
+def _teacher_alone(plan: Plan) -> Path:
+    taught = plan.taught()
+    if taught is None:
+        raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
+    return taught.make()
+
+
+def output_folder(cfg: DictConfig, plan: Plan, results: list[Step]) -> Path:
+    """``output_dir``, or a folder named by what decides the result; another config's folder is refused."""
+    key = text_digest(*(step.key for step in results))
+    if cfg.output_dir is None:
+        return Path("outputs") / (plan.values["name"] or "train") / key[:12]
+    folder = Path(cfg.output_dir)
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        other = json.loads(manifest.read_text()).get("key")
+        if other != key:
+            raise UserError(
+                f"output_dir={folder} holds the results of another config ({MANIFEST}); name another folder"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"output_dir={folder} holds files that no run of ours wrote; name a new or empty folder")
+    return folder
+
+
+def lay_out(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> None:
+    """Make the results and put model, runs, measures and the record of how they came about into ``folder``."""
+    collections: dict[str, Any] = {}
+    for entry, step in zip(plan.entries.evaluate, results, strict=True):
+        made = step.make()
+        collections[entry.label] = json.loads((made / METRICS).read_text())
+        _link(plan.run(entry).make() / "run.trec", folder / "runs" / f"{entry.name}.{entry.split}.trec")
+    if plan.trained is not None:
+        _link(plan.trained.make() / "model", folder / "model")
+        _link(plan.trained.make() / "log.csv", folder / "log.csv")
+    _per_query([step.make() / "per_query.parquet" for step in results], folder / "per_query.parquet")
+    with atomic_file(folder / "resolved.yaml") as path:
+        path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
+    with atomic_file(folder / METRICS) as path:
+        path.write_text(json.dumps({"collections": collections, "cost": costs(plan, results)}, indent=1) + "\n")
+    with atomic_file(folder / MANIFEST) as path:  # last: it says that the folder is complete
+        path.write_text(json.dumps(manifest(plan, results), indent=1) + "\n")
+
+
+def costs(plan: Plan, results: list[Step]) -> dict[str, Any]:
+    """What the result cost, from the records of the steps."""
+    records = {step.name: step.record() for result in results for step in result.walk()}
+    cost: dict[str, Any] = {"seconds": round(sum(record["seconds"] for record in records.values()), 1)}
+    found = {
+        "train_seconds": ("train", "train_seconds"),
+        "train_steps": ("train", "steps"),
+        "train_passages": ("train", "passages"),
+        "encode_passages_per_second": ("encode", "passages_per_second"),
+        "index_bytes": ("encode", "bytes") if "encode" in records else ("index", "bytes"),
+    }
+    if plan.values["engine"]["holds"] == "scores":
+        found["index_bytes"] = ("index", "bytes")
+    for name, (step, key) in found.items():
+        if step in records and key in records[step]:
+            cost[name] = records[step][key]
+    return cost
+
+
+def manifest(plan: Plan, results: list[Step]) -> dict[str, Any]:
+    """How the result came about."""
+    steps = {step.key: step for result in results for step in result.walk()}
+    return {
+        "key": text_digest(*(step.key for step in results)),
+        "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
+        "commit": _commit(),
+        "seed": plan.values["seed"],
+        "inputs": {entry.label: entry.key for entry in plan.entries.evaluate},
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "accelerator": _accelerator()},
+        "steps": [{"step": s.name, "digest": s.key, "seconds": s.record()["seconds"]} for s in steps.values()],
+        "overrides": plan.values["overrides"],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, where there is one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def _accelerator() -> str:
+    import sys
+
+    torch = sys.modules.get("torch")  # nothing was computed here if it was never imported
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same content at ``target``, without a second copy where the file system can."""
+    if not source.exists():
+        return
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    """Weights are shared with the store; small files are copied, for somebody may edit them."""
+    try:
+        if Path(source).suffix != ".safetensors":
+            raise OSError
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _per_query(parts: list[Path], target: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_file(target) as path:
+        pq.write_table(pa.concat_tables([pq.read_table(part) for part in parts]), path)

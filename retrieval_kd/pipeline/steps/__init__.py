@@ -1,0 +1,1 @@
+"""What each step does, apart from when: functions that read artifacts and fill one folder."""

@@ -1,0 +1,77 @@
+"""Measure runs, and let the teacher rerank."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_kd.contracts import Role, ScoreTeacher, UserError
+from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.runs import Run
+from retrieval_kd.data.training_set import combine_scores
+from retrieval_kd.evaluation.measures import measure, prepare
+from retrieval_kd.pipeline.steps.scoring import member_scores
+from retrieval_kd.pipeline.steps.searching import RUN
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.entries import Entry
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+PER_QUERY = "per_query.parquet"
+
+
+def evaluate(folder: Path, entry: Entry, run: Path, settings: Mapping[str, Any], store: Path) -> dict[str, Any]:
+    """Measures of a run against the judgements of its split."""
+    prepare(store / "numba")
+    collection = entry.collection
+    if collection.judgements is None:
+        raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
+    measured = measure(
+        Run.read(run / RUN),
+        collection.judgements,
+        settings["measures"],
+        keep_identical_ids=not settings["ignore_identical_ids"],
+    )
+    if measured.missing:
+        log.warning("evaluate: %d judged queries have no result in the run and count 0", measured.missing)
+    means = {name: round(value, 6) for name, value in measured.means().items()}
+    (folder / METRICS).write_text(json.dumps({"queries": len(measured.query_ids), "measures": means}, indent=1))
+    names = list(measured.values)
+    count = len(measured.query_ids)
+    table = pa.table(
+        {
+            "collection": pa.array([entry.name] * count * len(names)).dictionary_encode(),
+            "split": pa.array([entry.split] * count * len(names)).dictionary_encode(),
+            "query_id": pa.array(list(measured.query_ids) * len(names)),
+            "measure": pa.array([name for name in names for _ in range(count)]).dictionary_encode(),
+            "value": pa.array(np.concatenate([measured.values[name] for name in names])),
+        }
+    )
+    pq.write_table(table, folder / PER_QUERY)
+    return {"missing": measured.missing}
+
+
+def rerank(folder: Path, collection: Collection, run: Path, teacher: ScoreTeacher, store: Path) -> dict[str, Any]:
+    """The teacher's order of the passages that a run lists."""
+    found = Run.read(run / RUN)
+    lists = (
+        (query_id, [Candidate(passage_id, Role.NONE, rank, "run", 0, 0) for rank, passage_id in enumerate(ids, 1)])
+        for query_id, ids, _ in found
+    )
+    candidates = Candidates.from_lists(lists)
+    members = member_scores(teacher, store, collection.queries, candidates, collection.passages)
+    scores = combine_scores(candidates, members, teacher, np.zeros(len(candidates), dtype=bool))
+    Run(candidates.query_ids, candidates.offsets, np.array(candidates.passage_ids, dtype=object), scores).write(
+        folder / RUN, "teacher"
+    )
+    return {"teacher_calls": len(candidates)}

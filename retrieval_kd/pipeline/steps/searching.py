@@ -1,0 +1,83 @@
+"""Index a collection's texts, encode its passages, and write what engines find as runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_kd.contracts import Side
+from retrieval_kd.data.runs import Run
+
+if TYPE_CHECKING:
+    from retrieval_kd.contracts import TextEncoder
+    from retrieval_kd.data.collections import Collection
+
+CHUNK = 65_536  # passages that are encoded before they are written
+RUN = "run.trec"
+
+
+def build_index(folder: Path, collection: Collection, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A BM25 index of the passages."""
+    from retrieval_kd.engines.bm25 import BM25
+
+    BM25.build(folder / "index", collection.passages, **settings)
+    return {"passages": len(collection.passages), "bytes": folder_size(folder)}
+
+
+def search_texts(folder: Path, collection: Collection, index: Path, depth: int) -> dict[str, Any]:
+    """BM25's run over the collection's queries."""
+    from retrieval_kd.engines.bm25 import BM25
+
+    started = time.perf_counter()
+    hits = BM25(index / "index").search(list(collection.queries.values()), depth)
+    seconds = time.perf_counter() - started
+    Run.from_hits(list(collection.queries), hits, collection.passages).write(folder / RUN, "bm25")
+    return {"queries": len(collection.queries), "search_seconds": round(seconds, 3)}
+
+
+def encode_passages(folder: Path, collection: Collection, encoder: TextEncoder) -> dict[str, Any]:
+    """Representations of all passages, in chunks, so that memory does not grow with the collection."""
+    from retrieval_kd.data.representations import write_representations
+
+    passages = collection.passages
+    started = time.perf_counter()
+    starts = range(0, len(passages), CHUNK)
+    rows = (np.arange(start, min(start + CHUNK, len(passages))) for start in starts)
+    chunks = (encoder.encode_texts(passages.texts(some), Side.PASSAGE) for some in rows)
+    ids = passages.ids(np.arange(len(passages)))
+    write_representations(folder / "passages", ids, chunks, encoder.fingerprint, Side.PASSAGE)
+    seconds = time.perf_counter() - started
+    return {
+        "passages": len(passages),
+        "passages_per_second": round(len(passages) / seconds, 1),
+        "bytes": folder_size(folder),
+    }
+
+
+def search_representations(
+    folder: Path, collection: Collection, encoded: Path, encoder: TextEncoder, engine: Callable[[Any], Any], depth: int
+) -> dict[str, Any]:
+    """The student's run: encode the queries and ask the engine."""
+    from retrieval_kd.data.representations import StoredRepresentations
+
+    started = time.perf_counter()
+    queries = encoder.encode_texts(list(collection.queries.values()), Side.QUERY)
+    encoded_in = time.perf_counter() - started
+    stored = StoredRepresentations.open(encoded / "passages")
+    hits = engine(stored.arrays["vectors"]).search(queries["vectors"].numpy(), depth)
+    seconds = time.perf_counter() - started
+    Run.from_hits(list(collection.queries), hits, collection.passages).write(folder / RUN, "student")
+    return {
+        "queries": len(collection.queries),
+        "query_encode_seconds": round(encoded_in, 3),
+        "search_seconds": round(seconds - encoded_in, 3),
+    }
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

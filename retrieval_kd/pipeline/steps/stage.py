@@ -1,0 +1,145 @@
+"""One stage's training: gather what it needs, report on the teacher, fit, write the student."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra.utils import get_method
+
+from retrieval_kd.callbacks.teacher_report import teacher_report
+from retrieval_kd.callbacks.validation import RankingTask
+from retrieval_kd.data.candidates import Candidates
+from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
+from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
+from retrieval_kd.pipeline.steps.training import TrainerSettings, clear, fit
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+    from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.artifacts import Step
+    from retrieval_kd.pipeline.entries import Entry
+    from retrieval_kd.pipeline.plan import Plan
+    from retrieval_kd.students.student import Student
+
+log = logging.getLogger(__name__)
+
+REPORTED_QUERIES = 100  # of which the untrained student's order is compared with the teacher's
+
+
+def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scored: Step | None) -> dict[str, Any]:
+    """Fill ``folder`` with the trained student and its training log."""
+    collection = entry.collection
+    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    student = plan.parts.student(plan.before)
+    signals = _signals(plan, entry, candidates, scored)
+    found: dict[str, Any] = {}
+    if scored is not None:
+        found = _report(folder, plan, collection, candidates, signals, student)
+    data = TrainingSet(
+        collection.queries,
+        collection.judgements,
+        candidates,
+        collection.passages,
+        signals,
+        Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
+    )
+    settings = TrainerSettings(**plan.values["trainer"])
+    task = _task(plan, validation, settings.validation_queries) if validation else None
+    work = folder.parent / f"{plan.training().key}.work"
+    work.mkdir(exist_ok=True)
+    found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
+    get_method(plan.values["student"]["writer"])(student, folder / "model")
+    for log_file in work.rglob("metrics.csv"):
+        log_file.replace(folder / "log.csv")
+    clear(work)
+    plan.parts.forget()
+    return found
+
+
+def _signals(plan: Plan, entry: Entry, candidates: Candidates, scored: Step | None) -> Signalled:
+    if scored is None:
+        count = len(candidates)
+        return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
+    return signalled(scored.make(), candidates, plan.teacher(entry))
+
+
+def _report(
+    folder: Path, plan: Plan, collection: Collection, candidates: Candidates, signals: Signalled, student: Student
+) -> dict[str, Any]:
+    """Tell what the teacher is worth before anything is learned from it."""
+    temperatures = [term.get("teacher_temperature") for term in plan.values["objective"].values()]
+    temperature = next((float(value) for value in temperatures if value is not None), 1.0)
+    report = teacher_report(
+        signals.scores, candidates.role, candidates.offsets, temperature, relevance=candidates.relevance
+    )
+    for line in report.lines():
+        log.info(line)
+    ndcg = _student_ndcg(collection, candidates, student)
+    same = candidates.offsets[REPORTED_QUERIES] if len(candidates.query_ids) > REPORTED_QUERIES else len(candidates)
+    few = teacher_report(
+        signals.scores[:same],
+        candidates.role[:same],
+        candidates.offsets[: REPORTED_QUERIES + 1],
+        temperature,
+        relevance=candidates.relevance[:same],
+    )
+    warnings = [*report.warnings(), *[line for line in few.warnings(ndcg) if "no better" in line]]
+    for line in warnings:
+        log.warning(line)
+    content = {**vars_of(report), "student_ndcg": ndcg, "teacher_ndcg_same_lists": few.ndcg, "warnings": warnings}
+    (folder / REPORT).write_text(json.dumps(content, indent=1))
+    return {"teacher_ndcg": few.ndcg, "start_ndcg": ndcg}
+
+
+def _student_ndcg(collection: Collection, candidates: Candidates, student: Student) -> float:
+    """NDCG@10 with which the student, as it is, orders the first lists."""
+    lists = {one.query_id: one.passage_ids for one, _ in zip(candidates.lists(), range(REPORTED_QUERIES), strict=False)}
+    judgements = {query: dict((collection.judgements or {}).get(query, {})) for query in lists}
+    if not any(relevance > 0 for judged in judgements.values() for relevance in judged.values()):
+        return float("nan")
+    return ranking_task(collection, lists, judgements).score(student)
+
+
+def _task(plan: Plan, validation: Entry, queries: int) -> RankingTask:
+    """Validation queries with their mined lists."""
+    candidates = Candidates.read(plan.mined(validation).make() / CANDIDATES)
+    collection = validation.collection
+    lists = {one.query_id: one.passage_ids for one, _ in zip(candidates.lists(), range(queries), strict=False)}
+    judgements = {query: dict((collection.judgements or {}).get(query, {})) for query in lists}
+    return ranking_task(collection, lists, judgements)
+
+
+def ranking_task(
+    collection: Collection, lists: Mapping[str, Any], judgements: Mapping[str, Mapping[str, int]]
+) -> RankingTask:
+    """Lists of ids as a task with the texts of their distinct passages."""
+    ids = list(dict.fromkeys(passage for passages in lists.values() for passage in passages))
+    place = {passage: number for number, passage in enumerate(ids)}
+    return RankingTask(
+        queries={query: collection.queries[query] for query in lists},
+        passage_ids=ids,
+        passage_texts=collection.passages.texts(collection.passages.rows(ids)),
+        lists={query: np.array([place[passage] for passage in passages]) for query, passages in lists.items()},
+        judgements=judgements,
+    )
+
+
+def _logger(plan: Plan, work: Path) -> Logger:
+    logger: Logger = build(plan.cfg.logger)(save_dir=str(work))
+    return logger
+
+
+def vars_of(report: Any) -> dict[str, Any]:
+    """A report's fields, numbers that are not a number as null."""
+    return {
+        name: None if isinstance(value, float) and value != value else value for name, value in vars(report).items()
+    }

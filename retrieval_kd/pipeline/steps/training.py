@@ -1,0 +1,149 @@
+"""Train a student on scored candidates."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from retrieval_kd.callbacks.speed import Speed
+from retrieval_kd.callbacks.validation import MEASURE, RankingTask, Validation
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.batches import BatchMaker
+from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
+from retrieval_kd.data.training_set import TrainingSet
+from retrieval_kd.students.student import Student, Training
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The config's trainer group."""
+
+    accelerator: str
+    devices: int
+    strategy: str
+    precision: str
+    batch_size: int
+    accumulate: int
+    epochs: int
+    max_steps: int | None
+    warmup: float
+    clip: float
+    gradient_cache: bool
+    validate_every: int | None
+    validation_queries: int
+    patience: int | None
+    select: str
+    checkpoint_every: int
+    workers: int
+    log_every: int
+
+    def __post_init__(self) -> None:
+        if self.select not in ("last", "best"):
+            raise UserError(f"trainer.select={self.select}: it is last or best")
+        if self.select == "best" and self.validate_every is None:
+            raise UserError("trainer.select=best needs validations to choose from: give trainer.validate_every=STEPS")
+
+
+def fit(
+    student: Student,
+    training: Training,
+    data: TrainingSet,
+    task: RankingTask | None,
+    settings: TrainerSettings,
+    work: Path,
+    make_logger: Callable[[Path], Logger],
+) -> dict[str, Any]:
+    """Train ``student`` in place; a killed training goes on from its last checkpoint in ``work``."""
+    if settings.validate_every is not None and task is None:
+        raise UserError("trainer.validate_every needs a validation split; data.validation names none")
+    pl.seed_everything(data.draw.seed, verbose=False)
+    student.prepare(training)
+    speed = Speed()
+    last = _last_checkpoint(work, settings)
+    best = None
+    callbacks: list[pl.Callback] = [speed]
+    if settings.validate_every is not None and task is not None:
+        callbacks.append(Validation(task, settings.validate_every, settings.patience))
+        if settings.select == "best":
+            best = _best_checkpoint(work, settings.validate_every)
+            callbacks.append(best)
+    trainer = _trainer(settings, [*callbacks, last], make_logger(work), work)
+    batches = EpochBatches(len(data), settings.batch_size, data.draw.seed)
+    loader = ResumableLoader(batches, BatchMaker(data, student.tokenizer), settings.workers)
+    resume = work / "last.ckpt"
+    if resume.exists():
+        log.info("train: going on from %s", resume)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data")
+        trainer.fit(student, loader, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    found: dict[str, Any] = {"steps": trainer.global_step, "train_seconds": round(speed.seconds, 3)}
+    found |= {"queries": speed.queries, "passages": speed.passages}
+    if best is not None and best.best_model_path:
+        _load(student, Path(best.best_model_path))
+        found["validation"] = float(best.best_model_score) if best.best_model_score is not None else None
+    return found
+
+
+def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Logger, work: Path) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=settings.epochs,
+        max_steps=-1 if settings.max_steps is None else settings.max_steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        callbacks=callbacks,
+        logger=logger,
+        log_every_n_steps=settings.log_every,
+        default_root_dir=work,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the sampler shares batches out itself, so that shares make one big batch
+        num_sanity_val_steps=0,
+    )
+
+
+def _last_checkpoint(work: Path, settings: TrainerSettings) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=work, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
+    )
+
+
+def _best_checkpoint(work: Path, every: int) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=work,
+        filename="best",
+        monitor=f"validation/{MEASURE}",
+        mode="max",
+        every_n_train_steps=every,
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+
+
+def _load(student: Student, checkpoint: Path) -> None:
+    import torch
+
+    state: Mapping[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    student.load_state_dict(state["state_dict"])
+
+
+def clear(work: Path) -> None:
+    """Drop what was only there for going on."""
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,202 @@
+"""The student: what every kind shares, and the one training step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from retrieval_kd.contracts import (
+    Batch,
+    Evidence,
+    Filter,
+    Pacing,
+    Regularizer,
+    Representations,
+    Side,
+    Signals,
+    TokenGroup,
+    Tokens,
+)
+from retrieval_kd.data.length_groups import budget_groups
+from retrieval_kd.data.progress import track
+from retrieval_kd.data.tokenize import TextTokenizer
+from retrieval_kd.functional.padding import widen
+from retrieval_kd.students.gather import gather_pool
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a student is given to train with."""
+
+    objective: Callable[[Evidence, Signals, Tensor, Tensor], dict[str, Tensor]]
+    filter: Filter
+    pacing: Pacing
+    regularizer: Regularizer
+    optimizer: OptimizerFactory
+    warmup: float  # share of the steps in which the learning rate rises; it falls to zero over the rest
+    gradient_cache: bool  # forward group by group without activations, again in the backward pass
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How texts are encoded outside training; the representations are float32 either way."""
+
+    precision: str  # bf16 | fp32: what the encoder computes in
+    tokens_per_batch: int
+    texts_per_sort: int = 16_384  # texts that are tokenized and sorted by length at once
+
+
+class Student(pl.LightningModule):
+    """Encodes queries and passages and compares them; subclasses say how, training is the same for all."""
+
+    def __init__(self, tokenizer: TextTokenizer, inference: Inference) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.inference = inference
+        self.training_parts: Training | None = None
+        self._last: tuple[Evidence, Signals] | None = None
+        self._seed = 0
+
+    @abstractmethod
+    def encode_group(self, group: TokenGroup, side: Side) -> Representations:
+        """Representations of one group of padded texts."""
+
+    @abstractmethod
+    def compare(self, queries: Representations, passages: Representations) -> Tensor:
+        """Similarities [Q, P] in float32."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Everything a representation depends on."""
+
+    def prepare(self, training: Training) -> None:
+        """Receive what to train with; modules with state become part of the checkpoint."""
+        self.training_parts = training
+        for name in ("objective", "filter", "pacing", "regularizer"):
+            part = getattr(training, name)
+            if isinstance(part, nn.Module):
+                self.add_module(f"training_{name}", part)
+
+    def encode(self, tokens: Tokens, side: Side) -> Representations:
+        """Representations of all texts of ``tokens``, in the order in which they were given."""
+        return in_given_order([self._encode_group(group, side) for group in tokens.groups], tokens.order)
+
+    def _encode_group(self, group: TokenGroup, side: Side) -> Representations:
+        if self.training_parts is None or not (self.training_parts.gradient_cache and torch.is_grad_enabled()):
+            return self.encode_group(group, side)
+        # Tensors as arguments, not the group: by them the checkpoint finds the device whose random numbers it repeats.
+        representations: Representations = checkpoint(
+            lambda *tensors: self.encode_group(TokenGroup(*tensors), side),
+            group.input_ids,
+            group.attention_mask,
+            use_reentrant=False,
+        )
+        return representations
+
+    def encode_texts(self, texts: Sequence[str], side: Side) -> Representations:
+        """Encode in length-sorted batches of a token budget; CPU tensors in the order given, no gradient."""
+        training = self.training
+        starts = range(0, len(texts), self.inference.texts_per_sort)
+        self.eval()
+        try:
+            if not texts:
+                return self._encode_chunk([""], side, keep=0)
+            chunks = [
+                self._encode_chunk(texts[start : start + self.inference.texts_per_sort], side)
+                for start in track(starts, f"encode {side}")
+            ]
+        finally:
+            self.train(training)
+        widest = {name: max(chunk[name].shape[1] for chunk in chunks) for name in chunks[0]}
+        return {name: torch.cat([widen(chunk[name], widest[name]) for chunk in chunks]) for name in chunks[0]}
+
+    @torch.inference_mode()
+    def _encode_chunk(self, texts: Sequence[str], side: Side, keep: int | None = None) -> Representations:
+        tokens = self.tokenizer.groups(
+            texts, side, lambda lengths: budget_groups(lengths, self.inference.tokens_per_batch)
+        )
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.inference.precision == "bf16")
+        with half:
+            parts = [
+                {name: value.to("cpu", torch.float32) for name, value in encoded.items()}
+                for encoded in (self.encode_group(group.to(self.device), side) for group in tokens.groups)
+            ]
+        return {name: value[:keep] for name, value in in_given_order(parts, tokens.order).items()}
+
+    @property
+    def progress(self) -> float:
+        """Share of the optimizer steps that are done."""
+        return min(1.0, self.trainer.global_step / max(1, self.trainer.estimated_stepping_batches))
+
+    def on_train_start(self) -> None:
+        """Turn dropout on: Hugging Face loads encoders in eval mode and Lightning leaves them so."""
+        self.train()
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Let dropout depend on seed, process and batch alone, so that a resumed training repeats an uninterrupted one."""
+        place = (self._seed, self.global_rank, self.current_epoch, batch_index)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Encode, gather, compute the evidence once, and ask the objective."""
+        parts = self.training_parts
+        if parts is None:
+            raise RuntimeError("Student.prepare must be called before training")
+        queries, passages, signals, processes = gather_pool(
+            self.encode(batch.queries, Side.QUERY), self.encode(batch.passages, Side.PASSAGE), batch
+        )
+        evidence = Evidence(queries, passages, self.compare)
+        with torch.no_grad():
+            negative = ~signals.positive & ~signals.dark & parts.filter(evidence, signals)
+            weight = parts.pacing(signals, self.progress)
+        losses = parts.objective(evidence, signals, negative, weight)
+        losses["penalty"] = parts.regularizer(queries, passages, self.progress)
+        total = torch.stack(list(losses.values())).sum()
+        self._last = (evidence, signals)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()} | {"train/loss": total.detach()},
+            batch_size=len(weight),
+        )
+        return total * processes
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step the filter once per optimizer step, on the batch that was just learned from."""
+        if self.training_parts is not None and self._last is not None:
+            with torch.no_grad():
+                self.training_parts.filter.step(*self._last, self.progress)
+            self._last = None
+
+    def configure_optimizers(self) -> Any:
+        """The injected optimizer under a linear rise and fall of the learning rate."""
+        parts = self.training_parts
+        if parts is None:
+            raise RuntimeError("Student.prepare must be called before training")
+        optimizer = parts.optimizer([p for p in self.parameters() if p.requires_grad])
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rising = int(parts.warmup * total)
+
+        def rate(step: int) -> float:
+            return (step + 1) / (rising + 1) if step < rising else max(0.0, (total - step) / max(1, total - rising))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def in_given_order(parts: list[Representations], order: Tensor) -> Representations:
+    """Groups side by side, widened to the widest, rows back where their texts stood."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    widest = {name: max(part[name].shape[1] for part in parts) for name in parts[0]}
+    return {name: torch.cat([widen(part[name], widest[name]) for part in parts])[place] for name in parts[0]}

@@ -1,0 +1,119 @@
+"""Judged lists for training a cross-encoder: one positive and some negatives per query, drawn anew each epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.files import text_digest
+from retrieval_kd.teachers.pair_tokens import GroupPlan, PairBatch, PairTokenizer
+
+
+class LabelledList(NamedTuple):
+    """A query's candidates; label > 0 is relevant, 0 is a negative."""
+
+    query_id: str
+    query: str
+    passages: Sequence[str]
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListBatch:
+    """Lists of one training step; pair number i stands at the i-th True of ``mask``, row by row."""
+
+    pairs: PairBatch
+    labels: Tensor  # [Q, n] float32, 0 where padded
+    mask: Tensor  # [Q, n] bool
+
+    def to(self, device: torch.device | str) -> ListBatch:
+        """Copy on ``device``; Lightning finds this method by name."""
+        return ListBatch(self.pairs.to(device), self.labels.to(device), self.mask.to(device))
+
+
+class DrawnLists(Dataset[LabelledList]):
+    """One positive and ``negatives`` negatives per query, a function of (seed, epoch, query id) alone.
+
+    Items are asked for by (epoch, number); lists without a positive or without a negative teach nothing and are left
+    out. A query with fewer negatives gives a shorter list.
+    """
+
+    def __init__(self, lists: Sequence[LabelledList], negatives: int, seed: int) -> None:
+        if negatives < 1:
+            raise UserError(f"negatives={negatives}: a cross-encoder needs at least one negative per list")
+        self.lists = [item for item in lists if any(x > 0 for x in item.labels) and not all(x > 0 for x in item.labels)]
+        if not self.lists:
+            raise UserError(
+                f"none of the {len(lists)} lists to train the cross-encoder on has a positive and a negative"
+            )
+        self.negatives = negatives
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def __getitem__(self, key: tuple[int, int]) -> LabelledList:
+        """List of 1 + n passages, the positive first."""
+        epoch, number = key
+        item = self.lists[number]
+        generator = _generator(self.seed, epoch, item.query_id)
+        positives = [i for i, label in enumerate(item.labels) if label > 0]
+        others = [i for i, label in enumerate(item.labels) if label <= 0]
+        drawn = [generator.choice(positives), *generator.sample(others, min(self.negatives, len(others)))]
+        return item._replace(passages=[item.passages[i] for i in drawn], labels=[item.labels[i] for i in drawn])
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """(epoch, number) keys in an order drawn from (seed, epoch); Lightning calls ``set_epoch``."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next pass draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(self.size))
+        _generator(self.seed, self.epoch, "order").shuffle(order)
+        return iter([(self.epoch, number) for number in order])
+
+
+class ListCollator:
+    """Tokenizes lists into a batch, its pairs in the groups of like length that ``plan`` cuts."""
+
+    def __init__(self, pairs: PairTokenizer, plan: GroupPlan) -> None:
+        self.pairs = pairs
+        self.plan = plan
+
+    def __call__(self, lists: Sequence[LabelledList]) -> ListBatch:
+        """Pairs, labels and mask of the lists."""
+        sizes = torch.tensor([len(item.passages) for item in lists])
+        mask = torch.arange(int(sizes.max())) < sizes[:, None]
+        labels = torch.zeros(mask.shape)
+        labels[mask] = torch.tensor([float(label) for item in lists for label in item.labels])
+        queries = [item.query for item in lists for _ in item.passages]
+        columns = self.pairs.encode(queries, [passage for item in lists for passage in item.passages])
+        return ListBatch(self.pairs.batch(columns, self.plan), labels, mask)
+
+
+def training_loader(dataset: DrawnLists, collator: ListCollator, batch_size: int) -> DataLoader[LabelledList]:
+    """Loader of ``batch_size`` lists per step for ``Trainer.fit``."""
+    order = EpochOrder(len(dataset), dataset.seed)
+    return DataLoader(dataset, batch_size=batch_size, sampler=order, collate_fn=collator)
+
+
+def _generator(seed: int, epoch: int, name: str) -> random.Random:
+    return random.Random(int(text_digest(str(seed), str(epoch), name), 16))

@@ -1,0 +1,52 @@
+"""What every test runs under: no network, one torch thread, fixed seeds, no left-over Hydra state."""
+
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+
+# Before anything is imported that reads them. Compiled measures live in the user's cache folder: compiling takes half a
+# minute, and a cache inside the environment would go with every new one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_NUM_THREADS"] = "1"  # torch, faiss and BLAS, here and in processes that tests start
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "retrieval_kd" / "numba"))
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    """Of what is already imported only, so that tests without torch stay fast."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request, monkeypatch):
+    """Refuse connections to other machines; processes of one test may still talk to each other."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+            raise OSError(f"a test tried to reach {address[0]}; tests are offline")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _clean_hydra():
+    yield
+    hydra = sys.modules.get("hydra.core.global_hydra")
+    if hydra is not None:
+        hydra.GlobalHydra.instance().clear()

@@ -1,0 +1,138 @@
+import math
+
+import numpy as np
+import pytest
+from training_case import make_candidates, make_training_set
+from transformers import AutoTokenizer
+
+from retrieval_kd.contracts import Passage, Role, Side
+from retrieval_kd.data.batches import BatchMaker
+from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.passages import PassageStore, passage_keys
+from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
+from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
+from retrieval_kd.data.weights import build_tiny
+
+ITEMS = [(query, 2) for query in (4, 0, 1, 5, 12, 2, 13)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
+    return TextTokenizer(AutoTokenizer.from_pretrained(folder), SideSettings("find ", 12), SideSettings("", 24))
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def batch(training, tokenizer):
+    return BatchMaker(training, tokenizer)(ITEMS)
+
+
+def test_passages_are_the_distinct_ones_of_the_lists(batch, training):
+    shown = [
+        training.passages.ids([training.rows[p]])[0] for query, epoch in ITEMS for p in training.list_of(query, epoch)
+    ]
+    assert len(shown) > len(set(shown))  # else nothing is shared and the test proves nothing
+    assert sorted(batch.passage_ids) == sorted(set(shown))
+    assert batch.passage_keys.tolist() == passage_keys(batch.passage_ids).tolist()
+    assert batch.query_ids == tuple(f"q{query}" for query, _ in ITEMS)
+
+
+def test_roles_scores_and_members_stand_where_they_belong(batch, training):
+    """Everything by a loop over the lists; NaN and NONE elsewhere."""
+    shape = (len(ITEMS), len(batch.passage_ids))
+    role, scores = np.full(shape, int(Role.NONE)), np.full(shape, np.nan, np.float32)
+    members = np.full((2, *shape), np.nan, np.float32)
+    for row, (query, epoch) in enumerate(ITEMS):
+        for position in training.list_of(query, epoch):
+            column = batch.passage_ids.index(training.passages.ids([training.rows[position]])[0])
+            role[row, column] = training.role[position]
+            scores[row, column] = training.signalled.scores[position]
+            members[:, row, column] = training.signalled.members[:, position]
+    assert np.array_equal(batch.signals.role.numpy(), role)
+    np.testing.assert_array_equal(batch.signals.scores.numpy(), scores)
+    np.testing.assert_array_equal(batch.signals.members.numpy(), members)
+    assert batch.signals.pairs.shape == (0, 3)
+    assert batch.signals.log_odds.shape == (0,)
+
+
+def test_every_known_positive_is_marked_other_rows_too(batch):
+    _, judgements = make_candidates()
+    for row, query_id in enumerate(batch.query_ids):
+        for column, passage_id in enumerate(batch.passage_ids):
+            relevant = judgements.get(query_id, {}).get(passage_id, 0) > 0
+            assert batch.signals.positive[row, column].item() == relevant, (query_id, passage_id)
+    row, column = batch.query_ids.index("q4"), batch.passage_ids.index("p5")
+    assert batch.signals.role[row, column] == Role.NONE  # a positive that only another row's list brought here
+    assert batch.signals.positive[row, column]
+
+
+def test_known_positives_travel_as_keys(batch):
+    _, judgements = make_candidates()
+    for row, query_id in enumerate(batch.query_ids):
+        relevant = [passage_id for passage_id, grade in judgements.get(query_id, {}).items() if grade > 0]
+        kept = [key for key in batch.known_positives[row].tolist() if key != -1]
+        assert sorted(kept) == sorted(passage_keys(relevant).tolist())
+
+
+def test_texts_come_back_in_the_order_of_the_ids(batch, training, tokenizer):
+    for tokens, side, texts in (
+        (batch.queries, Side.QUERY, [training.query_texts[query] for query, _ in ITEMS]),
+        (batch.passages, Side.PASSAGE, training.passages.texts(training.passages.rows(batch.passage_ids))),
+    ):
+        expected = tokenizer.ids(texts, side)
+        rows = [
+            ids[mask.bool()].tolist()
+            for group in tokens.groups
+            for ids, mask in zip(group.input_ids, group.attention_mask, strict=True)
+        ]
+        assert [rows[tokens.order.tolist().index(place)] for place in range(len(texts))] == expected
+
+
+def test_a_batch_follows_from_its_items_alone(batch, training, tokenizer):
+    again = BatchMaker(training, tokenizer)(ITEMS)
+    assert again.passage_ids == batch.passage_ids
+    assert BatchMaker(training, tokenizer)([(query, 3) for query, _ in ITEMS]).passage_ids != batch.passage_ids
+
+
+def make_set(folder, lengths, roles):
+    """One query over passages of these numbers of words."""
+    store = PassageStore.build(
+        folder / "passages", (Passage(f"p{i}", "", f"fish{' bird' * (n - 1)}") for i, n in enumerate(lengths))
+    )
+    rows = [Candidate(f"p{i}", role, 1, "made", 0, 0) for i, role in enumerate(roles)]
+    lists = Candidates.from_lists([("q", rows)])
+    scores = np.arange(len(rows), dtype=np.float32)
+    return TrainingSet({"q": "red fish"}, None, lists, store, Signalled(scores, np.empty((0, len(rows)))), Draw(99, 0))
+
+
+def test_little_is_padding(tmp_path):
+    """Passages of 10 to 200 words, as skewed as real ones, padded together would be mostly padding."""
+    from transformers import BertTokenizer
+
+    words = BertTokenizer(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "bird"])})
+    lengths = [10 + int(190 * (i / 64) ** 3) for i in range(64)]
+    training = make_set(tmp_path, lengths, [Role.HARD] * 64)
+    batch = BatchMaker(training, TextTokenizer(words, SideSettings("", 256), SideSettings("", 256)))([(0, 0)])
+    computed = sum(math.prod(group.input_ids.shape) for group in batch.passages.groups)
+    used = sum(int(group.attention_mask.sum()) for group in batch.passages.groups)
+    together = 64 * max(group.input_ids.shape[1] for group in batch.passages.groups)
+    assert together / used > 2.5
+    assert computed / used < 1.25
+
+
+def test_made_passages_and_pseudo_positives(tmp_path, tokenizer):
+    """A pseudo positive counts as positive without a judgement; a dark passage keeps its role and its score."""
+    roles = [Role.PSEUDO_POSITIVE, Role.HARD, Role.DARK_MASKED]
+    batch = BatchMaker(make_set(tmp_path, [3, 4, 5], roles), tokenizer)([(0, 0)])
+    order = [batch.passage_ids.index(f"p{i}") for i in range(3)]
+    assert batch.signals.positive[0, order].tolist() == [True, False, False]
+    assert batch.signals.role[0, order].tolist() == roles
+    assert batch.signals.scores[0, order].tolist() == [0.0, 1.0, 2.0]
+    assert batch.signals.dark[order].tolist() == [False, False, True]
+    assert batch.signals.members.shape == (0, 1, 3)
+    assert batch.known_positives.tolist() == [[-1]]

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from retrieval_kd.contracts import Side
+from retrieval_kd.data.length_groups import budget_groups
+from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
+from retrieval_kd.data.weights import build_tiny
+
+TEXTS = ["water", "a red bird and a blue fish in the river", "the queen", "music of the mountain people", ""]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    return AutoTokenizer.from_pretrained(build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder"))
+
+
+def make(tokenizer, query=("", 16), passage=("", 16)):
+    return TextTokenizer(tokenizer, SideSettings(*query), SideSettings(*passage))
+
+
+def test_ids_are_the_tokenizers_own(tiny):
+    expected = [tiny(text)["input_ids"] for text in TEXTS]
+    assert make(tiny).ids(TEXTS, Side.PASSAGE) == expected
+    assert expected[0][0] == tiny.cls_token_id
+    assert expected[0][-1] == tiny.sep_token_id
+
+
+def test_each_side_has_its_prompt_and_length(tiny):
+    made = make(tiny, query=("find ", 6), passage=("text : ", 9))
+    for side, prompt, length in ((Side.QUERY, "find ", 6), (Side.PASSAGE, "text : ", 9)):
+        expected = [tiny(prompt + text, truncation=True, max_length=length)["input_ids"] for text in TEXTS]
+        assert made.ids(TEXTS, side) == expected
+        assert max(map(len, expected)) == length
+        assert all(ids[-1] == tiny.sep_token_id for ids in expected)
+
+
+@pytest.mark.parametrize("text", ["[SEP]", "red [MASK] bird", "[CLS][PAD] fish [UNK]", "a[SEP]b"])
+def test_text_that_spells_a_special_token_is_text(tiny, text):
+    ids = make(tiny).ids([text], Side.QUERY)[0]
+    special = set(tiny.all_special_ids)
+    assert ids[0] == tiny.cls_token_id
+    assert ids[-1] == tiny.sep_token_id
+    assert not special & (set(ids[1:-1]) - {tiny.unk_token_id})
+    assert tiny.mask_token_id in tiny(text)["input_ids"] or "[MASK]" not in text  # else the test proves nothing
+    spelled = tiny.convert_ids_to_tokens(ids[1:-1])
+    assert "[" in spelled
+
+
+def make_word_tokenizer():
+    """Its model knows the special tokens as words, as unigram and word models do."""
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<m>"}
+    words = [*special.values(), "red", "bird"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def test_a_model_that_knows_the_special_tokens_does_not_give_them_away():
+    tokenizer = make_word_tokenizer()
+    ids = make(tokenizer).ids(["red </s> bird <m>"], Side.QUERY)[0]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "red", "<unk>", "bird", "<unk>", "</s>"]
+
+
+def test_groups_hold_every_text_once_padded_right_and_in_order(tiny):
+    made = make(tiny, passage=("", 8))
+    expected = made.ids(TEXTS, Side.PASSAGE)
+    tokens = made.groups(TEXTS, Side.PASSAGE, lambda lengths: budget_groups(lengths, 16))
+    assert len(tokens.groups) > 1
+    assert sorted(tokens.order.tolist()) == list(range(len(TEXTS)))
+    rows = [
+        (ids[mask.bool()].tolist(), ids[~mask.bool()], mask)
+        for group in tokens.groups
+        for ids, mask in zip(group.input_ids, group.attention_mask, strict=True)
+    ]
+    assert [row[0] for row in rows] == [expected[i] for i in tokens.order]
+    for ids, padding, mask in rows:
+        assert (padding == tiny.pad_token_id).all()
+        assert mask.tolist() == [1] * len(ids) + [0] * len(padding)
+    for group in tokens.groups:
+        assert group.input_ids.dtype == torch.int64
+        assert group.attention_mask.sum(1).max() == group.input_ids.shape[1]
+    lengths = np.array([len(row[0]) for row in rows])
+    assert (np.diff(lengths) >= 0).all()
+
+
+def test_no_texts(tiny):
+    made = make(tiny)
+    assert made.ids([], Side.QUERY) == []
+    tokens = made.groups([], Side.QUERY, lambda lengths: budget_groups(lengths, 16))
+    assert tokens.groups == ()
+    assert len(tokens.order) == 0
+
+
+def test_a_tokenizer_without_padding_is_refused():
+    tokenizer = make_word_tokenizer()
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="no padding token"):
+        make(tokenizer)

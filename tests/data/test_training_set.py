@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from training_case import QUERIES, make_candidates, make_training_set
+
+from retrieval_kd.contracts import Passage, Role, UserError
+from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.passages import PassageStore, passage_keys
+from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet, combine_scores
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+def test_a_list_is_one_positive_and_the_wished_number_of_others(training):
+    for query in range(QUERIES):
+        for epoch in range(3):
+            positions = training.list_of(query, epoch)
+            roles = training.role[positions].tolist()
+            assert roles == [Role.POSITIVE] * (query != 12) + [Role.HARD] * (4 + (query == 12))
+            assert len(set(positions.tolist())) == len(positions)
+            assert ((positions >= training.offsets[query]) & (positions < training.offsets[query + 1])).all()
+
+
+def test_lists_are_drawn_anew_each_epoch_and_equal_for_equal_seeds(training, tmp_path):
+    same, other = make_training_set(tmp_path / "same"), make_training_set(tmp_path / "other", seed=4)
+    lists = {(query, epoch): training.list_of(query, epoch).tolist() for query in range(8) for epoch in range(4)}
+    assert lists == {key: same.list_of(*key).tolist() for key in lists}
+    assert lists != {key: other.list_of(*key).tolist() for key in lists}
+    for query in range(8):
+        assert len({frozenset(lists[query, epoch]) for epoch in range(4)}) > 1
+        shown = {position for epoch in range(60) for position in training.list_of(query, epoch)}
+        assert shown == set(range(training.offsets[query], training.offsets[query + 1]))
+
+
+def test_each_of_several_positives_gets_its_turn(training):
+    first = {int(training.list_of(13, epoch)[0]) for epoch in range(40)}
+    assert first == set(np.flatnonzero(training.role[training.offsets[13] :] == Role.POSITIVE) + training.offsets[13])
+
+
+def test_a_short_list_is_shown_whole(tmp_path):
+    training = make_training_set(tmp_path, per_query=50)
+    assert sorted(training.list_of(2, 0)) == list(range(training.offsets[2], training.offsets[3]))
+
+
+def test_known_positives_are_what_was_judged_relevant(training):
+    _, judgements = make_candidates()
+    for query, query_id in enumerate(training.query_ids):
+        relevant = [passage_id for passage_id, grade in judgements.get(query_id, {}).items() if grade > 0]
+        assert sorted(training.known_positives[query]) == sorted(passage_keys(relevant))
+    assert len(training.known_positives[4]) == 2
+
+
+@pytest.fixture
+def parts(tmp_path):
+    store = PassageStore.build(tmp_path / "passages", [Passage("a", "", "red"), Passage("b", "", "blue")])
+    signalled = Signalled(np.zeros(1, np.float32), np.zeros((1, 1), np.float32))
+
+    def make(passage_id, judgements=None):
+        lists = [("q", [Candidate(passage_id, Role.HARD, 1, "bm25", 0, 0)])] if passage_id else []
+        return TrainingSet({"q": "red"}, judgements, Candidates.from_lists(lists), store, signalled, Draw(2, 0))
+
+    return make
+
+
+def test_judgements_of_passages_that_are_not_there_are_left_out(parts):
+    assert parts("a", {"q": {"gone": 1, "b": 1}}).known_positives[0].tolist() == passage_keys(["b"]).tolist()
+    assert len(parts("a").known_positives[0]) == 0
+
+
+def test_unknown_candidates_are_refused(parts):
+    with pytest.raises(UserError, match="1 unknown passages, first 'gone'"):
+        parts("gone")
+
+
+def test_nothing_to_train_on_is_refused(parts):
+    with pytest.raises(UserError, match="no candidate to train on"):
+        parts(None)
+
+
+class Centred:
+    """The mean of the members, less the list's mean over what was found: depends on the whole list."""
+
+    members: dict = {}
+
+    def combine(self, members, dark):
+        mean = members.mean(0)
+        return mean - mean[~dark].mean()
+
+
+def test_scores_are_combined_over_whole_lists():
+    candidates, _ = make_candidates()
+    members = np.random.default_rng(0).normal(size=(2, len(candidates))).astype(np.float32)
+    dark = np.zeros(len(candidates), bool)
+    dark[candidates.offsets[1] - 1] = True
+    found = combine_scores(candidates, members, Centred(), dark)
+    for query in range(QUERIES):
+        rows = range(candidates.offsets[query], candidates.offsets[query + 1])
+        kept = [(members[0, row] + members[1, row]) / 2 for row in rows if not dark[row]]
+        for row in rows:
+            expected = (members[0, row] + members[1, row]) / 2 - sum(kept) / len(kept)
+            assert found[row] == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+from evidence_case import SCORES, make_signals, value_and_gradient
+
+from retrieval_kd.contracts import Signal
+from retrieval_kd.objectives.listwise_kl import ListwiseKL
+
+SCORED = [[0, 1], [1, 2, 3, 4], [0, 3, 5]]  # the dark passage 4 is distilled where it is a candidate
+# Without teacher mass, in the student's denominator: neither 3, a positive of query 0, nor the dark passage 4.
+ADDED = [[2, 5], [0, 5], [1, 2]]
+
+
+def by_hand(similarities, added, student_temperature, teacher_temperature):
+    values = []
+    for row, scored, extra in zip(range(3), SCORED, added, strict=True):
+        teacher = [math.exp(SCORES[row, place].item() / teacher_temperature) for place in scored]
+        student = [math.exp(similarities[row][place] / student_temperature) for place in (*scored, *extra)]
+        pairs = zip(teacher, student, strict=False)
+        values.append(sum(t / sum(teacher) * math.log((t / sum(teacher)) / (s / sum(student))) for t, s in pairs))
+    return values
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(1.0, 1.0), (0.05, 2.0), (2.0, 0.5)])
+@pytest.mark.parametrize(("unscored", "added"), [("exclude", [[], [], []]), ("zero", ADDED)])
+def test_matches_the_loop(student, teacher, unscored, added):
+    found, gradient, similarities = value_and_gradient(ListwiseKL(student, teacher, unscored))
+    assert found == pytest.approx(sum(by_hand(similarities, added, student, teacher)) / 3, rel=1e-4)
+    for row, (scored, extra) in enumerate(zip(SCORED, added, strict=True)):
+        assert gradient[row].nonzero().flatten().tolist() == sorted(scored + extra)
+
+
+@pytest.mark.parametrize("unscored", ["exclude", "zero"])
+def test_a_query_that_the_teacher_left_out_is_not_counted(unscored):
+    scores = SCORES.clone()
+    scores[1] = float("nan")
+    found, gradient, similarities = value_and_gradient(ListwiseKL(1.0, 1.0, unscored), make_signals(scores=scores))
+    # Passage 4 is now nobody's scored candidate and still dark.
+    losses = by_hand(similarities, ADDED if unscored == "zero" else [[], [], []], 1.0, 1.0)
+    assert found == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-4)
+    assert gradient[1].abs().max() == 0
+
+
+def test_no_scores_at_all_is_zero_not_nan():
+    found, gradient, _ = value_and_gradient(
+        ListwiseKL(1.0, 1.0, "zero"), make_signals(scores=torch.full_like(SCORES, float("nan")))
+    )
+    assert found == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_weight_is_per_query():
+    found, _, similarities = value_and_gradient(ListwiseKL(1.0, 1.0, "exclude"), weight=torch.tensor([0.5, 0.0, 2.0]))
+    losses = by_hand(similarities, [[], [], []], 1.0, 1.0)
+    assert found == pytest.approx((0.5 * losses[0] + 2 * losses[2]) / 3, rel=1e-4)
+
+
+def test_the_filter_is_not_asked():
+    whole, *_ = value_and_gradient(ListwiseKL(1.0, 1.0, "zero"))
+    filtered, *_ = value_and_gradient(ListwiseKL(1.0, 1.0, "zero"), negative=torch.zeros(3, 6, dtype=torch.bool))
+    assert filtered == whole
+
+
+def test_needs_scores_only():
+    assert ListwiseKL.needs == {Signal.SCORE}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((0.0, 1.0, "zero"), r"objective\.listwise_kl\.student_temperature"),
+        ((1.0, -1.0, "zero"), r"objective\.listwise_kl\.teacher_temperature"),
+        ((1.0, 1.0, "drop"), "exclude or zero, got drop"),
+    ],
+)
+def test_bad_arguments(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        ListwiseKL(*arguments)

@@ -1,0 +1,172 @@
+"""Each rule refuses what cannot work, names both sides, and lets pass what it should."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline import compatibility
+from retrieval_kd.pipeline.compatibility import RULES, TRAINING_RULES, check
+from retrieval_kd.pipeline.compose import compose, plain
+
+
+@pytest.fixture(scope="module")
+def config():
+    return plain(compose())
+
+
+def changed(config, changes):
+    cfg = copy.deepcopy(config)
+    for path, value in changes.items():
+        *parents, last = path.split("/")
+        node = cfg
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return OmegaConf.create(cfg)
+
+
+TERM = "objective/contrastive"
+FILE = {"_target_": "retrieval_kd.teachers.raw_scores.RawScores"}
+SOFT = {"listwise_kl": {"needs": ["score"], "weight": 1.0}}
+HARD = {"contrastive": {"needs": ["judgements"], "weight": 1.0}}
+DYNAMIC = {"filter": {"_target_": "retrieval_kd.filters.dynamic.Dynamic"}, "options/filter": "dynamic"}
+ATTENTION = {"objective": {"word": {"needs": ["attention"]}}, "teacher/gives": ["score", "attention"]}
+
+# rule, what is refused, words of the refusal, what passes
+CASES = [
+    ("pool_holds_the_draw", {"negatives/per_query": 33}, ["per_query=33", "pool=32"], {"negatives/per_query": 32}),
+    (
+        "run_files_teach_what_they_list",
+        {"negatives/makes": "dark", "teacher/scorer": FILE},
+        ["negatives=hard", "teacher.scorer", "cross_encoder"],
+        {"teacher/scorer": FILE},
+    ),
+    ("objective_is_not_empty", {"objective": {}}, ["objective=[]", "contrastive"], {"objective": SOFT}),
+    (
+        "teacher_gives_what_is_needed",
+        {"teacher/gives": ["preference"]},
+        ["objective.listwise_kl needs score", "teacher=ensemble gives preference", "teacher=pointwise"],
+        {"teacher/gives": [], "objective/listwise_kl/teacher": {"gives": ["score"]}},
+    ),
+    (
+        "teacher_gives_what_is_needed",
+        {"objective": HARD, "pacing/needs": ["score"], "teacher/gives": []},
+        ["pacing=none needs score"],
+        {"objective": HARD, "teacher/gives": []},
+    ),
+    (
+        "teacher_gives_what_is_needed",
+        {f"{TERM}/needs": ["nonsense"]},
+        ["nonsense", "no teacher here gives it"],
+        {"pacing/needs": ["score"]},
+    ),
+    (
+        "hard_labels_have_judgements",
+        {"data/judgements": "none"},
+        ["objective.contrastive", "data=python_docs", "listwise_kl"],
+        {"data/judgements": "none", "objective": SOFT},
+    ),
+    (
+        "hard_labels_have_judgements",
+        {"data/train": {"a": {"judgements": "none"}}},
+        ["objective.contrastive"],
+        {"data/train": {"a": {"judgements": "none"}, "b": {}}},
+    ),
+    (
+        "hard_labels_have_judgements",
+        {"data/gives": []},
+        ["objective.contrastive"],
+        {"data/gives": [], f"{TERM}/positive": "teacher_top"},
+    ),
+    (
+        "filter_has_a_hard_label_term",
+        {**DYNAMIC, "objective": {**SOFT, "margin_mse": {"needs": ["score", "judgements"]}}},
+        ["filter=dynamic", "objective=[listwise_kl,margin_mse]", "contrastive"],
+        DYNAMIC,
+    ),
+    (
+        "shared_space_is_there",
+        {f"{TERM}/shared_space": True, "student/shared": False},
+        ["objective.contrastive", "student.shared=false", "student.shared=true would fit"],
+        {f"{TERM}/shared_space": True},
+    ),
+    (
+        "shared_space_is_there",
+        {f"{TERM}/shared_space": True, "student/shared_space": False, "options/student": "sparse"},
+        ["student=sparse", "student=dense would fit"],
+        {"student/shared_space": False},
+    ),
+    (
+        "attention_is_of_the_same_tokens",
+        {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "t5"}},
+        ["bert", "t5", "teacher=ensemble"],
+        {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "bert"}},
+    ),
+    (
+        "batches_divide_over_processes",
+        {"trainer/devices": 3},
+        ["trainer.batch_size=32", "3 processes", "trainer.batch_size=30"],
+        {"trainer/devices": [0, 1]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "refused", "words", "passes"), CASES)
+def test_rule(config, rule, refused, words, passes):
+    function = getattr(compatibility, rule)
+    assert function(plain(changed(config, passes))) is None
+    message = function(plain(changed(config, refused)))
+    assert [word for word in words if word not in message] == []
+    with pytest.raises(UserError) as caught:
+        check(changed(config, refused))
+    assert str(caught.value) == message
+
+
+def test_every_rule_has_a_case():
+    assert {rule.__name__ for rule in (*RULES, *TRAINING_RULES)} - {case[0] for case in CASES} == {
+        "sweeps_run_one_process"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"trainer/devices": 2}, True),
+        ({"trainer/devices": -1}, True),
+        ({"trainer/devices": 2, "trainer/strategy": "ddp_spawn"}, False),
+        ({"trainer/devices": 1, "trainer/strategy": "ddp"}, False),
+        ({"trainer/devices": "auto"}, False),
+    ],
+)
+def test_sweeps_run_one_process(config, changes, refused, monkeypatch):
+    assert compatibility.sweeps_run_one_process(plain(changed(config, changes))) is None
+    monkeypatch.setattr(compatibility, "_in_multirun", lambda: True)
+    message = compatibility.sweeps_run_one_process(plain(changed(config, changes)))
+    assert (message is not None) == refused
+    assert message is None or "one fresh process per job" in message
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": "a/model"}, {"recipe/stages": {}}, {"target": "teacher"}], ids=["model", "recipe", "target"]
+)
+def test_without_training_the_objective_may_not_fit(config, changes):
+    unfit = {"data/judgements": "none", **changes}
+    check(changed(config, unfit))
+    with pytest.raises(UserError):
+        check(changed(config, unfit), trains=True)
+    with pytest.raises(UserError, match="per_query"):
+        check(changed(config, {**unfit, "negatives/per_query": 99}))
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; from retrieval_kd.pipeline.compose import compose; "
+        "from retrieval_kd.pipeline.compatibility import check; check(compose(['seed=1'])); "
+        "print([name for name in ('torch', 'numpy', 'pytorch_lightning', 'transformers') if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"

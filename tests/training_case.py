@@ -1,0 +1,105 @@
+"""A small world to train in: 14 queries, 40 passages, teacher scores with holes, and a tiny student.
+
+Queries share passages: what is one query's positive is another's hard candidate. Query q12 has no judgement, q13 has
+three. Imported by tests and by the processes that they start.
+"""
+
+import numpy as np
+import torch
+
+from retrieval_kd.contracts import Passage, Role
+from retrieval_kd.data.batches import BatchMaker
+from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.passages import PassageStore
+from retrieval_kd.data.tokenize import SideSettings
+from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
+from retrieval_kd.data.weights import TINY_WORDS
+
+WORDS = TINY_WORDS.split()
+QUERIES = 14
+PASSAGES = 40
+SIDES = {
+    "query": SideSettings(prompt="find ", max_length=12),
+    "passage": SideSettings(prompt="", max_length=24),
+}
+
+
+def make_texts(count, seed, low=2, high=40):
+    generator = np.random.default_rng(seed)
+    return [" ".join(generator.choice(WORDS, generator.integers(low, high))) for _ in range(count)]
+
+
+def make_candidates():
+    """Lists of 1 to 3 positives and 7 hard ones, and the judgements; q0's positive p0 is hard for q1, q2 and q3."""
+    generator = np.random.default_rng(5)
+    judgements, lists = {}, []
+    for query in range(QUERIES):
+        positives = [f"p{query}"] if query < 12 else [] if query == 12 else ["p13", "p14", "p15"]
+        if positives:
+            judgements[f"q{query}"] = {passage_id: 1 for passage_id in positives} | {"p39": 0}
+        shared = ["p0"] if query in (1, 2, 3) else []
+        if query == 4:
+            judgements["q4"]["p5"] = 2  # positive without being a candidate; q5's list brings it into the batch
+        free = [f"p{i}" for i in range(PASSAGES) if f"p{i}" not in judgements.get(f"q{query}", {}) and i != 0]
+        hard = shared + list(generator.choice(free, 7 - len(shared), replace=False))
+        rows = [Candidate(str(p), Role.POSITIVE, 0, "judged", 0, 1) for p in positives]
+        rows += [Candidate(str(p), Role.HARD, rank, "bm25", 0, 0) for rank, p in enumerate(hard, 1)]
+        lists.append((f"q{query}", rows))
+    return Candidates.from_lists(lists), judgements
+
+
+def make_training_set(folder, per_query=4, seed=3):
+    texts = make_texts(PASSAGES, 1)
+    store = PassageStore.build(folder / "passages", (Passage(f"p{i}", "", text) for i, text in enumerate(texts)))
+    candidates, judgements = make_candidates()
+    generator = np.random.default_rng(6)
+    members = generator.normal(size=(2, len(candidates))).astype(np.float32)
+    scores = members.sum(0)
+    scores[generator.random(len(scores)) < 0.1] = np.nan
+    queries = dict(zip([f"q{i}" for i in range(QUERIES)], make_texts(QUERIES, 2, 2, 9), strict=True))
+    return TrainingSet(queries, judgements, candidates, store, Signalled(scores, members), Draw(per_query, seed))
+
+
+def make_student(checkpoint, dropout=True, **changes):
+    from retrieval_kd.students.bi_encoder import build_bi_encoder
+
+    settings = {"shared": True, "pooling": "mean", "similarity": "cosine", **SIDES}
+    settings |= {"encoder": {"name": str(checkpoint), "layers": None}}
+    settings |= {"inference": {"precision": "fp32", "tokens_per_batch": 512}}
+    student = build_bi_encoder(**settings | changes)
+    if not dropout:
+        for module in student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    return student
+
+
+def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr=1e-3, **parts):
+    from retrieval_kd.filters.none import KeepAll
+    from retrieval_kd.objectives.contrastive import Contrastive
+    from retrieval_kd.objectives.listwise_kl import ListwiseKL
+    from retrieval_kd.objectives.margin_mse import MarginMSE
+    from retrieval_kd.objectives.weighted_sum import WeightedSum
+    from retrieval_kd.pacing.none import Constant
+    from retrieval_kd.regularizers.none import NoPenalty
+    from retrieval_kd.students.student import Training
+
+    terms = {
+        "contrastive": Contrastive(0.05, in_batch=True),
+        "listwise_kl": ListwiseKL(0.05, 1.0, "exclude"),
+        "listwise_kl_zero": ListwiseKL(0.05, 1.0, "zero"),
+        "margin_mse": MarginMSE(10.0, 1.0),
+    }
+    chosen = {name: terms[name] for name in names}
+    given = {
+        "objective": WeightedSum(chosen, dict.fromkeys(chosen, 1.0)),
+        "filter": KeepAll(),
+        "pacing": Constant(),
+        "regularizer": NoPenalty(),
+        "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=lr),
+    }
+    return Training(**given | parts, warmup=0.1, gradient_cache=gradient_cache)
+
+
+def make_batch(training_set, student, queries, epoch=0):
+    return BatchMaker(training_set, student.tokenizer)([(query, epoch) for query in queries])
