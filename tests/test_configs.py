@@ -17,9 +17,10 @@ OPTIONS = [(group, name) for group, names in conf_tree.options().items() for nam
 EXPERIMENTS = conf_tree.options().get("experiment", [])
 MOST_LINES = 60
 
-# What an option needs beside itself: values that have no default, and the place of options that other options place.
-BESIDE = {"data": ["data.path=folder"], "scorer": ["teacher=pointwise"]}
+# Options that are composed by themselves: other options place these, and experiments set keys of what they select.
+ALONE = {"scorer": ["teacher=pointwise"], "experiment": []}
 PLACES = {"scorer": "scorer@teacher.scorer"}
+WITHOUT_DEFAULT = {"data": "data.path=folder"}
 
 # Keys that the pipeline itself reads, and does not hand to the constructor: by group.
 READ_BY_THE_PIPELINE = {
@@ -28,16 +29,27 @@ READ_BY_THE_PIPELINE = {
 }
 
 
-def overrides_for(group, name):
-    multiple = group in conf_tree.multi_select()
-    own = [f"{PLACES.get(group, group)}={f'[{name}]' if multiple else name}"]
-    beside = [text for text in BESIDE.get(group, []) if group != "data" or "path" in conf_tree.load(f"data/{name}")]
-    return [*beside[: group == "scorer"], *own, *beside[group == "scorer" :]]
+def selection(group, name):
+    value = f"[{name}]" if group in conf_tree.multi_select() else name
+    return f"{PLACES.get(group, group)}={value}"
 
 
-@cache
 def composed(group, name):
-    return compose(overrides_for(group, name))
+    """A configuration with this option; one holds an option of every other group too, for composing takes time."""
+    if group in ALONE:
+        return _composed((*ALONE[group], selection(group, name)))
+    number = conf_tree.options()[group].index(name)
+    selections = []
+    for other, names in conf_tree.options().items():
+        if other not in ALONE:
+            chosen = names[number % len(names)]
+            selections.append(selection(other, chosen))
+            if "path" in conf_tree.load(f"{other}/{chosen}"):
+                selections.append(WITHOUT_DEFAULT[other])
+    return _composed(tuple(selections))
+
+
+_composed = cache(compose)
 
 
 def targets(node, path=""):
@@ -52,6 +64,15 @@ def targets(node, path=""):
             yield from targets(value, f"{path}[{number}]")
 
 
+def bind(path, node):
+    """Fail if the target does not take a key; what is injected when it is built may be absent."""
+    keys = [key for key in node if key not in METADATA | RESERVED | READ_BY_THE_PIPELINE.get(path, set())]
+    try:
+        inspect.signature(resolve(node["_target_"])).bind_partial(*node.get("_args_", []), **dict.fromkeys(keys))
+    except TypeError as error:
+        pytest.fail(f"{path}: {node['_target_']}: {error}")
+
+
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_option_composes(group, name):
     cfg = composed(group, name)
@@ -62,14 +83,18 @@ def test_option_composes(group, name):
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_targets_take_their_keys(group, name):
+    root = PLACES.get(group, group).rpartition("@")[2]
     for path, node in targets(OmegaConf.to_container(composed(group, name), resolve=True)):
-        signature = inspect.signature(resolve(node["_target_"]))
-        read = READ_BY_THE_PIPELINE.get(path, set())
-        keys = [key for key in node if key not in METADATA | RESERVED | read]
-        try:
-            signature.bind_partial(*node.get("_args_", []), **dict.fromkeys(keys))
-        except TypeError as error:
-            pytest.fail(f"{path}: {node['_target_']}: {error}")
+        if group != "experiment" and not f"{path}.".startswith(f"{root}."):
+            continue  # of another option
+        bind(path, node)
+
+
+def test_config_yaml_itself_binds():
+    found = dict(targets(conf_tree.load("config")))
+    assert "optimizer" in found
+    for path, node in found.items():
+        bind(path, node)
 
 
 @pytest.mark.parametrize(("group", "name"), [option for option in OPTIONS if option[0] == "objective"])

@@ -36,7 +36,7 @@ def make_candidates():
     for query in range(QUERIES):
         positives = [f"p{query}"] if query < 12 else [] if query == 12 else ["p13", "p14", "p15"]
         if positives:
-            judgements[f"q{query}"] = {passage_id: 1 for passage_id in positives} | {"p39": 0}
+            judgements[f"q{query}"] = dict.fromkeys(positives, 1) | {"p39": 0}
         shared = ["p0"] if query in (1, 2, 3) else []
         if query == 4:
             judgements["q4"]["p5"] = 2  # positive without being a candidate; q5's list brings it into the batch
@@ -74,7 +74,7 @@ def make_student(checkpoint, dropout=True, **changes):
     return student
 
 
-def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr=1e-3, **parts):
+def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr=1e-3, temperature=0.05, **parts):
     from retrieval_kd.filters.none import KeepAll
     from retrieval_kd.objectives.contrastive import Contrastive
     from retrieval_kd.objectives.listwise_kl import ListwiseKL
@@ -85,9 +85,9 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
     from retrieval_kd.students.student import Training
 
     terms = {
-        "contrastive": Contrastive(0.05, in_batch=True),
-        "listwise_kl": ListwiseKL(0.05, 1.0, "exclude"),
-        "listwise_kl_zero": ListwiseKL(0.05, 1.0, "zero"),
+        "contrastive": Contrastive(temperature, in_batch=True),
+        "listwise_kl": ListwiseKL(temperature, 1.0, "exclude"),
+        "listwise_kl_zero": ListwiseKL(temperature, 1.0, "zero"),
         "margin_mse": MarginMSE(10.0, 1.0),
     }
     chosen = {name: terms[name] for name in names}

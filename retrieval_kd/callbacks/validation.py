@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,16 @@ class RankingTask:
 
 
 class Validation(pl.Callback):
-    """Ranks the validation lists every so many steps; logs ``validation/ndcg@10``, stops when it no longer rises."""
+    """Ranks the validation lists every so many steps; logs ``validation/ndcg@10``, stops when it no longer rises.
 
-    def __init__(self, task: RankingTask, every: int, patience: int | None) -> None:
+    ``checkpoint`` is where the weights of the best validation are kept, the last one included.
+    """
+
+    def __init__(self, task: RankingTask, every: int, patience: int | None, checkpoint: Path | None = None) -> None:
         self.task = task
         self.every = every
         self.patience = patience
+        self.checkpoint = checkpoint
         self.best = -1.0
         self.without_gain = 0
         self.last_step = 0
@@ -68,7 +73,10 @@ class Validation(pl.Callback):
         pl_module.log(f"validation/{MEASURE}", value, sync_dist=True)
         log.info("step %d: validation %s %.4f", step, MEASURE, value)
         self.without_gain = 0 if value > self.best else self.without_gain + 1
-        self.best = max(self.best, value)
+        if value > self.best:
+            self.best = value
+            if self.checkpoint is not None:
+                trainer.save_checkpoint(self.checkpoint, weights_only=True)
         if self.patience is not None and self.without_gain >= self.patience:
             log.info("no gain in %d validations: training stops", self.without_gain)
             trainer.should_stop = True

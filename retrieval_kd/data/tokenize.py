@@ -25,6 +25,16 @@ class SideSettings:
     max_length: int
 
 
+def spelled_specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens that text can still spell: unigram models (XLM-RoBERTa's) have them in their vocabulary."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    if tokenizer.unk_token_id is None or not special:
+        return frozenset()
+    texts = [text for token in tokenizer.all_special_tokens for text in (token, f"a {token} b{token}c")]
+    found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return frozenset(special.intersection(token for ids in found for token in ids))
+
+
 class TextTokenizer:
     """Tokenizes queries and passages; text that spells a special token stays ordinary text."""
 
@@ -35,6 +45,7 @@ class TextTokenizer:
         if pad is None:
             raise ValueError(f"the tokenizer of {tokenizer.name_or_path} has no padding token")
         self.pad = int(pad)
+        self._spelled = spelled_specials(tokenizer)
 
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, specials included, cut at the side's length."""
@@ -49,10 +60,17 @@ class TextTokenizer:
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
+            return_special_tokens_mask=bool(self._spelled),
             split_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        if not self._spelled:
+            return ids
+        unknown = self.tokenizer.unk_token_id
+        return [
+            [unknown if token in self._spelled and not added else token for token, added in zip(*row, strict=True)]
+            for row in zip(ids, encoded["special_tokens_mask"], strict=True)
+        ]
 
     def groups(self, texts: Sequence[str], side: Side, plan: GroupPlan) -> Tokens:
         """Texts sorted by length, cut by ``plan`` and padded group by group."""

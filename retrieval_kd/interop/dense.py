@@ -70,14 +70,17 @@ def _sentence_transformers_settings(folder: Path) -> dict[str, Any]:
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
         raise UserError(f"model={folder}: its modules are {', '.join(kinds)}; read are Transformer, Pooling, Normalize")
+    encoder = folder / modules[0]["path"]  # older releases give it a folder of its own
     pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text())
-    text = _json(folder / "sentence_bert_config.json")
+    text = _json(encoder / "sentence_bert_config.json")
     shared = _json(folder / "config_sentence_transformers.json")
-    tokenizer = _json(folder / "tokenizer_config.json")
-    longest = int(text.get("max_seq_length") or tokenizer.get("model_max_length", 512))
+    longest = _longest(encoder, text)
     prompts = shared.get("prompts") or {}
+    if not pooling.get("include_prompt", True) and any(prompts.values()):
+        raise UserError(f"{folder}: its pooling leaves prompts out (include_prompt); read are those that pool them too")
     dot = "Normalize" not in kinds and shared.get("similarity_fn_name") == "dot"
     return {
+        "encoder": {"name": str(encoder), "layers": None},
         "pooling": _pooling(folder, pooling),
         "similarity": "dot" if dot else "cosine",
         "query": {"prompt": prompts.get("query") or "", "max_length": int(text.get("query_length") or longest)},
@@ -88,10 +91,18 @@ def _sentence_transformers_settings(folder: Path) -> dict[str, Any]:
     }
 
 
+def _longest(encoder: Path, text: Mapping[str, Any]) -> int:
+    """What the library cuts at: its own setting, else the tokenizer's, which may be endless, within the positions."""
+    positions = int(_json(encoder / "config.json").get("max_position_embeddings") or 512)
+    tokenizer = _json(encoder / "tokenizer_config.json").get("model_max_length") or positions
+    return int(text.get("max_seq_length") or min(tokenizer, positions))
+
+
 def _pooling(folder: Path, settings: Mapping[str, Any]) -> str:
-    """The pooling's name in today's form or in the older one of a flag per mode."""
-    flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-    mode = settings.get("pooling_mode") or next((name for flag, name in flags.items() if settings.get(flag)), None)
+    """The pooling's name in today's form or in the older one of a flag per mode, several of which are concatenated."""
+    flags = [name.removeprefix("pooling_mode_") for name in settings if name.startswith("pooling_mode_")]
+    modes = [name.removesuffix("_tokens").removesuffix("_token") for name in flags if settings[f"pooling_mode_{name}"]]
+    mode = settings.get("pooling_mode") or " + ".join(modes)
     if mode not in ("mean", "cls"):
         raise UserError(f"{folder}: its pooling is {mode or 'none of ours'}; read are mean and cls")
     return str(mode)

@@ -14,6 +14,7 @@ from retrieval_kd.interop.dense import SETTINGS, read_foreign
 from retrieval_kd.students.student import Inference, Student
 
 OUR_READERS = "retrieval_kd.interop."
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
 def read_model(name: str, student: Mapping[str, Any]) -> Student:
@@ -25,11 +26,20 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
     if (folder / "model").is_dir():
         folder = folder / "model"
     if not (folder / SETTINGS).exists():
-        found = resolve_encoder(name)
-        return read_foreign(found if isinstance(found, Path) else Path(found), student)
+        return read_foreign(folder if (folder / "modules.json").is_file() else _resolved(name), student)
     reader = json.loads((folder / SETTINGS).read_text()).get("reader", "")
     if not reader.startswith(OUR_READERS):
         raise UserError(f"{folder / SETTINGS}: reader {reader!r} is not one of ours ({OUR_READERS}*)")
     module, function = reader.rsplit(".", 1)
     read: Student = getattr(importlib.import_module(module), function)(folder, Inference(**student["inference"]))
     return read
+
+
+def _resolved(name: str) -> Path:
+    """A folder also of what is on the hub: the settings that lie beside the weights count."""
+    found = resolve_encoder(name)
+    if isinstance(found, Path):
+        return found
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(found, allow_patterns=FILES))

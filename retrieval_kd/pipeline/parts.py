@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.build import METADATA, build, resolve
 
 if TYPE_CHECKING:
+    from retrieval_kd.contracts import ScoreTeacher
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
 
 class Parts:
-    """Builds the config's student, teacher, negatives and engine when they are first asked for."""
+    """Builds the config's student, teacher, negatives and engine when they are asked for."""
 
     def __init__(self, cfg: DictConfig, values: Mapping[str, Any]) -> None:
         self.cfg = cfg
         self.values = values
-        self._students: dict[str, Student] = {}
+        self._students: dict[str | None, Student] = {}
 
     @property
     def needs_scores(self) -> bool:
@@ -36,7 +38,9 @@ class Parts:
     @property
     def engine(self) -> Callable[[Any], Any]:
         """The engine, still without what it is to hold."""
-        return partial(build, self.cfg.engine)
+        return lambda vectors: build(self.cfg.engine, vectors=vectors)
+
+    # ---- the student
 
     def student(self, trained: Step | None) -> Student:
         """The trained student, the one that ``model`` names, or the untrained start."""
@@ -45,47 +49,17 @@ class Parts:
             self._students = {name: self._load(name)}  # one at a time: a table visits many
         return self._students[name]
 
+    def forget(self) -> None:
+        """Let go of the student: a trained one is read back from its folder."""
+        self._students = {}
+
     def _load(self, name: str | None) -> Student:
         if name is None:
             student: Student = build(self.cfg.student)
             return student
         from retrieval_kd.interop.model_folder import read_model
 
-        return read_model(name, arguments(self.values["student"]))
-
-    def forget(self) -> None:
-        """Let go of the students: a trained one is read back from its folder."""
-        self._students = {}
-
-    # ---- the teacher
-
-    @property
-    def scorers(self) -> dict[str, Any]:
-        """The nodes of the teacher's members, by name."""
-        teacher = self.values["teacher"]
-        return teacher["members"] if "members" in teacher else {"teacher": teacher["scorer"]}
-
-    @property
-    def to_teach(self) -> dict[str, Any]:
-        """Members that are trained here, with how."""
-        return {name: node["train"] for name, node in self.scorers.items() if node.get("train")}
-
-    def teacher(self, offers: Mapping[str, Callable[[], Any]], taught: Path | None) -> ScoreTeacher:
-        """The teacher; a member's constructor gets those of ``offers`` that it has a parameter for."""
-        members = {name: self._scorer(name, node, offers, taught) for name, node in self.scorers.items()}
-        node = self.values["teacher"]
-        given = {"members": members} if "members" in node else {"scorer": members["teacher"]}
-        teacher: ScoreTeacher = build(_without(node, given), **given)
-        return teacher
-
-    def _scorer(
-        self, name: str, node: Mapping[str, Any], offers: Mapping[str, Callable[[], Any]], taught: Path | None
-    ) -> Any:
-        asked = inspect.signature(get_object(node["_target_"])).parameters
-        given = {offer: make() for offer, make in offers.items() if offer in asked}
-        if taught is not None and node.get("train"):
-            given["name"] = str(taught / name)
-        return build(_without(node, {"train", *given}), **given)
+        return read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
 
     def training(self) -> Training:
         """Objective, filter, pacing, regularizer and optimizer."""
@@ -105,6 +79,36 @@ class Parts:
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
+
+    # ---- the teacher
+
+    @property
+    def scorers(self) -> dict[str, Any]:
+        """The nodes of the teacher's members, by name."""
+        teacher = self.values["teacher"]
+        return teacher["members"] if "members" in teacher else {"teacher": teacher["scorer"]}
+
+    @property
+    def to_teach(self) -> list[str]:
+        """Members that are trained here."""
+        return [name for name, node in self.scorers.items() if node.get("train")]
+
+    def teacher(self, offers: Mapping[str, Callable[[], Any]], taught: Path | None) -> ScoreTeacher:
+        """The teacher; a member's constructor gets those of ``offers`` that it has a parameter for."""
+        members = {name: self._scorer(name, node, offers, taught) for name, node in self.scorers.items()}
+        node = self.values["teacher"]
+        given = {"members": members} if "members" in node else {"scorer": members["teacher"]}
+        teacher: ScoreTeacher = build(_without(node, given), **given)
+        return teacher
+
+    def _scorer(
+        self, name: str, node: Mapping[str, Any], offers: Mapping[str, Callable[[], Any]], taught: Path | None
+    ) -> Any:
+        asked = inspect.signature(resolve(node["_target_"])).parameters
+        given = {offer: make() for offer, make in offers.items() if offer in asked}
+        if taught is not None and node.get("train"):
+            given["name"] = str(taught / name)
+        return build(_without(node, {"train", *given}), **given)
 
 
 def _without(node: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

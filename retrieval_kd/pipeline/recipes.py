@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from omegaconf import DictConfig
+
 from retrieval_kd.pipeline.artifacts import Step
-from retrieval_kd.pipeline.compose import compose
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.compose import compose_stage
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.plan import Plan
@@ -18,16 +21,11 @@ def last_training(plan: Plan) -> Step | None:
     said = list(plan.values["overrides"])
     step: Step | None = None
     for overrides in plan.values["recipe"]["stages"].values():
-        stage = plan.cfg if not overrides else compose(merged(overrides, said))
+        stage = plan.cfg if not overrides else _checked(compose_stage(overrides, said))
         step = Plan(stage, before=step).training()
     return step
 
 
-def merged(stage: list[str], said: list[str]) -> list[str]:
-    """A stage's overrides before those of the command line, which win: what both name, only the latter say."""
-    keys = {_key(override) for override in said}
-    return [override for override in stage if _key(override) not in keys] + said
-
-
-def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~")
+def _checked(stage: DictConfig) -> DictConfig:
+    check(stage)
+    return stage

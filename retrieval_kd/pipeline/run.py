@@ -12,10 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.data.files import atomic_file, text_digest
+from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.plan import Plan
@@ -36,6 +37,37 @@ def train(cfg: DictConfig) -> Path:
     results = plan.results()
     folder = output_folder(cfg, plan, results)
     lay_out(folder, cfg, plan, results)
+    return folder
+
+
+def step(cfg: DictConfig, name: str) -> Path:
+    """One step alone, with what it needs: on the training split for mine and score, else on what is evaluated."""
+    check(cfg, trains=None if name == "evaluate" else False)
+    plan = Plan(cfg)
+    if name == "evaluate":
+        results = plan.results()
+        folder = output_folder(cfg, plan, results)
+        lay_out(folder, cfg, plan, results)
+        return folder
+    if name == "mine":
+        return plan.mined(plan.train_entry).make()
+    if name == "score":
+        return plan.scored(plan.train_entry).make()
+    made = [
+        plan.encoded(entry).make() if name == "encode" else plan.run(entry).make() for entry in plan.entries.evaluate
+    ]
+    return made[-1]
+
+
+def export(cfg: DictConfig) -> Path:
+    """Write the student that ``model`` names as a folder for other libraries."""
+    plan = Plan(cfg)
+    folder = Path(plan.values["output_dir"])
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"output_dir={folder} is not empty; name a new folder")
+    writer = get_method(plan.values["student"]["writer"])
+    with atomic_folder(folder) as temporary:
+        writer(plan.parts.student(None), temporary)
     return folder
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -19,6 +20,8 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(name))
     except (OSError, ValueError) as error:
         raise UserError(f"encoder.name={name}: no tokenizer there ({_first_line(error)})") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without vocabulary
+        raise UserError(f"encoder.name={name}: no tokenizer there (its vocabulary is empty)")
     return tokenizer
 
 
@@ -29,13 +32,17 @@ def load_encoder(name: str | Path, layers: int | None = None) -> PreTrainedModel
     transformers_logging.set_verbosity_error()  # a base encoder from a checkpoint with a head is what we ask for
     try:
         config = AutoConfig.from_pretrained(str(name))
-        encoder: PreTrainedModel = AutoModel.from_pretrained(
-            str(name), config=config, dtype=torch.float32, use_safetensors=True
+        encoder: PreTrainedModel
+        encoder, loaded = AutoModel.from_pretrained(
+            str(name), config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"encoder.name={name}: cannot be loaded from safetensors ({_first_line(error)})") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
+    if missing:  # they would be random numbers, and nobody would know
+        raise UserError(f"encoder.name={name}: its checkpoint lacks {len(missing)} weights, first {missing[0]}")
     if getattr(encoder, "pooler", None) is not None:
         encoder.register_module("pooler", None)  # unused, and a parameter without a gradient stops DDP
     if layers is not None:

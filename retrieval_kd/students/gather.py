@@ -99,7 +99,7 @@ def _gather_with_own_gradient(value: Tensor) -> list[Tensor]:
 
 def _spread(value: Tensor, counts: list[tuple[int, int]], columns: list[Tensor], width: int, fill: float) -> Tensor:
     """[M, q, p] of each process into [M, Q, P]: rows one process after the other, columns where the passage stands."""
-    flat = _gather_rows(value.permute(1, 2, 0).reshape(-1, len(value)).contiguous())
+    flat = _gather_rows(value.permute(1, 2, 0).flatten(0, 1))
     blocks = []
     for part, (rows, own), column in zip(flat, counts, columns, strict=True):
         block = part.new_full((rows, width, len(value)), fill)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -29,6 +28,7 @@ from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.progress import track
 from retrieval_kd.data.tokenize import TextTokenizer
 from retrieval_kd.functional.padding import widen
+from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.students.gather import gather_pool
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -51,7 +51,7 @@ class Training:
 class Inference:
     """How texts are encoded outside training; the representations are float32 either way."""
 
-    precision: str  # bf16 | fp32: what the encoder computes in
+    precision: str  # auto | bf16 | fp32: what the encoder computes in
     tokens_per_batch: int
     texts_per_sort: int = 16_384  # texts that are tokenized and sorted by length at once
 
@@ -126,7 +126,9 @@ class Student(pl.LightningModule):
         tokens = self.tokenizer.groups(
             texts, side, lambda lengths: budget_groups(lengths, self.inference.tokens_per_batch)
         )
-        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.inference.precision == "bf16")
+        half = torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=autocasts(self.inference.precision, self.device.type)
+        )
         with half:
             parts = [
                 {name: value.to("cpu", torch.float32) for name, value in encoded.items()}
@@ -145,7 +147,9 @@ class Student(pl.LightningModule):
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Let dropout depend on seed, process and batch alone, so that a resumed training repeats an uninterrupted one."""
+        """Let dropout depend on seed, process and batch alone: a resumed training repeats an uninterrupted one."""
+        if self.training_parts is not None:
+            self._set_learning_rates(self.training_parts.warmup)
         place = (self._seed, self.global_rank, self.current_epoch, batch_index)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
@@ -178,20 +182,28 @@ class Student(pl.LightningModule):
                 self.training_parts.filter.step(*self._last, self.progress)
             self._last = None
 
-    def configure_optimizers(self) -> Any:
-        """The injected optimizer under a linear rise and fall of the learning rate."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The injected optimizer.
+
+        How many steps there will be is not asked here: Lightning would make the loader for it, before a checkpoint is
+        read, and then never restore where the loader stood.
+        """
         parts = self.training_parts
         if parts is None:
             raise RuntimeError("Student.prepare must be called before training")
         optimizer = parts.optimizer([p for p in self.parameters() if p.requires_grad])
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rising = int(parts.warmup * total)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
 
-        def rate(step: int) -> float:
-            return (step + 1) / (rising + 1) if step < rising else max(0.0, (total - step) / max(1, total - rising))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def _set_learning_rates(self, warmup: float) -> None:
+        """A linear rise over the first steps, then a linear fall to zero: a function of the step, so without state."""
+        step, total = self.trainer.global_step, max(1, int(self.trainer.estimated_stepping_batches))
+        rising = int(warmup * total)
+        rate = (step + 1) / (rising + 1) if step < rising else max(0.0, (total - step) / max(1, total - rising))
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
 
 
 def in_given_order(parts: list[Representations], order: Tensor) -> Representations:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,7 @@ from retrieval_kd.contracts import ScoreKind, UserError
 from retrieval_kd.data.files import atomic_folder, text_digest
 from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.progress import track
+from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.classifier import check_length, classifier_digest, load_classifier, score_kind
 from retrieval_kd.teachers.cross_encoder_data import ListBatch
@@ -26,13 +26,6 @@ from retrieval_kd.teachers.pair_tokens import PairBatch, PairTokenizer
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 SETTINGS = "cross_encoder.json"
 WINDOW = 16_384  # pairs tokenized and sorted by length together: bounds memory, costs no speed
-
-
-class Precision(StrEnum):
-    """What the forward pass of scoring computes in; weights and scores are float32 either way."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 class CrossEncoder(pl.LightningModule):
@@ -53,7 +46,7 @@ class CrossEncoder(pl.LightningModule):
         name: str,
         max_length: int = 256,
         templates: Sequence[str] = ("{query}", "{passage}"),
-        precision: str = Precision.FP32,
+        precision: str = "fp32",
         tokens_per_batch: int = 8192,
         loss: ListLoss | None = None,
         optimizer: LinearAdamW | None = None,
@@ -64,7 +57,8 @@ class CrossEncoder(pl.LightningModule):
         self.kind: ScoreKind = score_kind(self.name, self.encoder)
         check_length(self.name, self.encoder, tokenizer, max_length)
         self.pairs = PairTokenizer(tokenizer, max_length, _checked_templates(templates))
-        self.precision = _checked_precision(precision)
+        autocasts(precision, "cpu")  # refuses an unknown one before anything is scored
+        self.precision = precision
         self.tokens_per_batch = tokens_per_batch
         self.loss = loss
         self.optimizer = optimizer
@@ -178,7 +172,7 @@ class CrossEncoder(pl.LightningModule):
 
     @torch.inference_mode()
     def _inference(self, group: dict[str, Tensor]) -> Tensor:
-        half = self.precision is Precision.BF16
+        half = autocasts(self.precision, self.device.type)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             return self._group_scores(group)
 
@@ -187,10 +181,3 @@ def _checked_templates(templates: Sequence[str]) -> tuple[str, str]:
     if len(templates) != 2 or "{query}" not in templates[0] or "{passage}" not in templates[1]:
         raise UserError(f"teacher.templates: {list(templates)} must be one text with {{query}}, one with {{passage}}")
     return templates[0], templates[1]
-
-
-def _checked_precision(precision: str) -> Precision:
-    try:
-        return Precision(precision)
-    except ValueError as error:
-        raise UserError(f"teacher.precision: {precision!r} is none of {', '.join(Precision)}") from error

@@ -122,7 +122,7 @@ def test_little_is_padding(tmp_path):
     used = sum(int(group.attention_mask.sum()) for group in batch.passages.groups)
     together = 64 * max(group.input_ids.shape[1] for group in batch.passages.groups)
     assert together / used > 2.5
-    assert computed / used < 1.25
+    assert computed / used < 1.3
 
 
 def test_made_passages_and_pseudo_positives(tmp_path, tokenizer):

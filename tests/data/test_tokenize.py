@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, XLMRobertaTokenizer
 
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.length_groups import budget_groups
@@ -49,22 +48,24 @@ def test_text_that_spells_a_special_token_is_text(tiny, text):
     assert "[" in spelled
 
 
-def make_word_tokenizer():
-    """Its model knows the special tokens as words, as unigram and word models do."""
-    special = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<m>"}
-    words = [*special.values(), "red", "bird"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+def make_unigram_tokenizer():
+    """XLM-RoBERTa's kind: its model knows the special tokens as pieces and finds them in text."""
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    pieces = [(piece, -3.0) for piece in ("▁", "▁red", "▁bird", "<", ">", "/", "s")]
+    return XLMRobertaTokenizer(vocab=[*special, *pieces, ("<mask>", 0.0)])
 
 
 def test_a_model_that_knows_the_special_tokens_does_not_give_them_away():
-    tokenizer = make_word_tokenizer()
-    ids = make(tokenizer).ids(["red </s> bird <m>"], Side.QUERY)[0]
-    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "red", "<unk>", "bird", "<unk>", "</s>"]
+    tokenizer = make_unigram_tokenizer()
+    texts = ["red </s> bird <mask>", "<pad>red", "red bird"]
+    given_away = tokenizer(texts[0], split_special_tokens=True)["input_ids"]
+    assert tokenizer.mask_token_id in given_away  # else the test proves nothing
+    found = [tokenizer.convert_ids_to_tokens(ids) for ids in make(tokenizer).ids(texts, Side.QUERY)]
+    for tokens in found:
+        assert (tokens[0], tokens[-1]) == ("<s>", "</s>")
+        assert not {"<s>", "</s>", "<pad>", "<mask>"} & set(tokens[1:-1])
+    assert "<unk>" in found[0]
+    assert found[2] == ["<s>", "▁red", "▁bird", "</s>"]
 
 
 def test_groups_hold_every_text_once_padded_right_and_in_order(tiny):
@@ -98,7 +99,7 @@ def test_no_texts(tiny):
 
 
 def test_a_tokenizer_without_padding_is_refused():
-    tokenizer = make_word_tokenizer()
+    tokenizer = make_unigram_tokenizer()
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match="no padding token"):
         make(tokenizer)

@@ -82,8 +82,6 @@ def test_nothing_to_train_on_is_refused(parts):
 class Centred:
     """The mean of the members, less the list's mean over what was found: depends on the whole list."""
 
-    members: dict = {}
-
     def combine(self, members, dark):
         mean = members.mean(0)
         return mean - mean[~dark].mean()

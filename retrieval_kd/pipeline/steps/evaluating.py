@@ -65,7 +65,7 @@ def rerank(folder: Path, collection: Collection, run: Path, teacher: ScoreTeache
     """The teacher's order of the passages that a run lists."""
     found = Run.read(run / RUN)
     lists = (
-        (query_id, [Candidate(passage_id, Role.NONE, rank, "run", 0, 0) for rank, passage_id in enumerate(ids, 1)])
+        (query_id, [Candidate(passage_id, Role.HARD, rank, "run", 0, 0) for rank, passage_id in enumerate(ids, 1)])
         for query_id, ids, _ in found
     )
     candidates = Candidates.from_lists(lists)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hydra.utils import get_method
 
-from retrieval_kd.callbacks.teacher_report import teacher_report
+from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
+from retrieval_kd.contracts import Side
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.pipeline.build import build
@@ -83,30 +84,36 @@ def _report(
     )
     for line in report.lines():
         log.info(line)
-    ndcg = _student_ndcg(collection, candidates, student)
-    same = candidates.offsets[REPORTED_QUERIES] if len(candidates.query_ids) > REPORTED_QUERIES else len(candidates)
-    few = teacher_report(
-        signals.scores[:same],
-        candidates.role[:same],
-        candidates.offsets[: REPORTED_QUERIES + 1],
-        temperature,
-        relevance=candidates.relevance[:same],
-    )
-    warnings = [*report.warnings(), *[line for line in few.warnings(ndcg) if "no better" in line]]
+    same = slice(0, int(candidates.offsets[: REPORTED_QUERIES + 1][-1]))
+    few = (candidates.role[same], candidates.offsets[: REPORTED_QUERIES + 1], candidates.relevance[same])
+    taught = reranking_ndcg(signals.scores[same], *few)
+    start = reranking_ndcg(_student_scores(collection, candidates, student, same), *few)
+    warnings = report.warnings()
+    if taught <= start:
+        warnings.append(
+            f"the teacher is no better than the student it is to teach: nDCG@10 {taught:.3f} against {start:.3f}"
+            f" on the lists of {len(few[1]) - 1} training queries"
+        )
     for line in warnings:
         log.warning(line)
-    content = {**vars_of(report), "student_ndcg": ndcg, "teacher_ndcg_same_lists": few.ndcg, "warnings": warnings}
+    content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
     (folder / REPORT).write_text(json.dumps(content, indent=1))
-    return {"teacher_ndcg": few.ndcg, "start_ndcg": ndcg}
+    log.info(
+        "teacher: on %d training lists nDCG@10 %.3f, the student as it starts %.3f", len(few[1]) - 1, taught, start
+    )
+    return {"teacher_ndcg": taught, "start_ndcg": start}
 
 
-def _student_ndcg(collection: Collection, candidates: Candidates, student: Student) -> float:
-    """NDCG@10 with which the student, as it is, orders the first lists."""
-    lists = {one.query_id: one.passage_ids for one, _ in zip(candidates.lists(), range(REPORTED_QUERIES), strict=False)}
-    judgements = {query: dict((collection.judgements or {}).get(query, {})) for query in lists}
-    if not any(relevance > 0 for judged in judgements.values() for relevance in judged.values()):
-        return float("nan")
-    return ranking_task(collection, lists, judgements).score(student)
+def _student_scores(collection: Collection, candidates: Candidates, student: Student, rows: slice) -> np.ndarray:
+    """The student's similarities of some candidates."""
+    queries = [collection.queries[query_id] for query_id in candidates.row_query_ids()[rows]]
+    passages = collection.passages.texts(collection.passages.rows(candidates.passage_ids[rows]))
+    scorer = {Side.QUERY: sorted(set(queries)), Side.PASSAGE: sorted(set(passages))}
+    encoded = {side: student.encode_texts(texts, side) for side, texts in scorer.items()}
+    scores = student.compare(encoded[Side.QUERY], encoded[Side.PASSAGE]).numpy()
+    place = {side: {text: number for number, text in enumerate(texts)} for side, texts in scorer.items()}
+    left = [place[Side.QUERY][query] for query in queries]
+    return scores[left, [place[Side.PASSAGE][passage] for passage in passages]]
 
 
 def _task(plan: Plan, validation: Entry, queries: int) -> RankingTask:

@@ -6,7 +6,8 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
 from retrieval_kd.data.training_set import TrainingSet
+from retrieval_kd.functional.precision import computes_in_bf16
 from retrieval_kd.students.student import Student, Training
 
 log = logging.getLogger(__name__)
@@ -85,8 +87,7 @@ def fit(
     resume = work / "last.ckpt"
     if resume.exists():
         log.info("train: going on from %s", resume)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data")
+    with quietly():
         trainer.fit(student, loader, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -103,7 +104,7 @@ def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Lo
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=precision_of(settings),  # type: ignore[arg-type]
         max_epochs=settings.epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
         accumulate_grad_batches=settings.accumulate,
@@ -117,6 +118,29 @@ def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Lo
         use_distributed_sampler=False,  # the sampler shares batches out itself, so that shares make one big batch
         num_sanity_val_steps=0,
     )
+
+
+def _precision(settings: TrainerSettings) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    device = "cuda" if settings.accelerator in ("gpu", "cuda") else settings.accelerator
+    return "bf16-mixed" if computes_in_bf16(device) else "32-true"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the advice that Lightning gives on choices which are deliberate here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data")
+        yield
+
+
+def precision_of(settings: TrainerSettings) -> str:
+    """What the trainer computes in."""
+    if settings.precision != "auto":
+        return settings.precision
+    device = "cuda" if settings.accelerator in ("gpu", "cuda") else settings.accelerator
+    return "bf16-mixed" if computes_in_bf16(device) else "32-true"
 
 
 def _last_checkpoint(work: Path, settings: TrainerSettings) -> ModelCheckpoint:

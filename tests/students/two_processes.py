@@ -1,0 +1,117 @@
+"""What each of two processes does in the tests of gathering; the second one imports this module only."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from training_case import make_batch, make_student, make_training, make_training_set
+
+from retrieval_kd.contracts import Side
+from retrieval_kd.students.bi_encoder import BiEncoder
+from retrieval_kd.students.gather import gather_pool
+
+QUERIES = [0, 1, 4, 5, 2, 12, 13]  # every second one to the second process
+CASES = {
+    "contrastive": {"names": ["contrastive"]},
+    "listwise_kl": {"names": ["listwise_kl"]},
+    "listwise_kl_zero": {"names": ["listwise_kl_zero"]},
+    "margin_mse": {"names": ["margin_mse"]},
+    "all, cached, an encoder per side": {
+        "names": ["contrastive", "listwise_kl", "margin_mse"],
+        "gradient_cache": True,
+        "shared": False,
+    },
+    "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
+}
+
+
+class Alone(BiEncoder):
+    """A student that needs no trainer."""
+
+    progress = 0.5
+
+    def log_dict(self, *_, **__):
+        """Nothing."""
+
+
+class MeanNorm(nn.Module):
+    """A penalty on everything that was encoded."""
+
+    def forward(self, queries, passages, progress):
+        return queries["vectors"].abs().mean() + passages["vectors"].abs().mean()
+
+
+def join(rank, file):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+
+
+def my_queries():
+    return QUERIES[dist.get_rank() :: 2] if dist.is_initialized() else QUERIES
+
+
+def step(training_set, checkpoint, names, gradient_cache=False, shared=True, penalty=False, taught=True):
+    """Loss and gradients of one step, averaged over processes as DDP does."""
+    student = make_student(checkpoint, dropout=False, shared=shared)
+    student.__class__ = Alone
+    parts = {"regularizer": MeanNorm()} if penalty else {}
+    # Not sharper: a temperature of .05 makes rounding twenty times as large.
+    student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
+    batch = make_batch(training_set, student, my_queries())
+    if not taught:
+        shape = batch.signals.role.shape
+        untaught = replace(batch.signals, scores=torch.full(shape, float("nan")), members=torch.empty(0, *shape))
+        batch = replace(batch, signals=untaught)
+    loss = student.training_step(batch, 0)
+    loss.backward()
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    gradients = {name: value.grad for name, value in student.named_parameters()}
+    if processes > 1:
+        for value in gradients.values():
+            dist.all_reduce(value)
+            value /= processes
+    return loss.item() / processes, gradients
+
+
+def pool(training_set, checkpoint):
+    """Gathered representations, some as wide as the process's longest text, and signals with pairs."""
+    student = make_student(checkpoint, dropout=False).eval()
+    batch = make_batch(training_set, student, my_queries())
+    pairs = torch.tensor([(row, *columns[:2]) for row, columns in enumerate(candidates(batch))])
+    log_odds = torch.tensor([odds(batch.query_ids[row]) for row in pairs[:, 0]])
+    batch = replace(batch, signals=replace(batch.signals, pairs=pairs, log_odds=log_odds))
+    with torch.no_grad():
+        queries, passages = student.encode(batch.queries, Side.QUERY), student.encode(batch.passages, Side.PASSAGE)
+        longest = max(group.input_ids.shape[1] for group in batch.passages.groups) - dist_rank()
+        passages["tokens"] = passages["vectors"].unsqueeze(1).repeat(1, longest, 1)
+        return gather_pool(queries, passages, batch), batch
+
+
+def candidates(batch):
+    return [(row >= 0).nonzero().flatten().tolist() for row in batch.signals.role]
+
+
+def odds(query_id):
+    return float(query_id[1:]) + 0.5
+
+
+def dist_rank():
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def everything(folder, checkpoint):
+    training_set = make_training_set(folder)
+    steps = {name: step(training_set, checkpoint, **settings) for name, settings in CASES.items()}
+    return steps, pool(training_set, checkpoint)
+
+
+def second(file, folder, checkpoint):
+    """The whole life of the second process; its losses go into a file."""
+    join(1, file)
+    steps, _ = everything(folder, checkpoint)
+    torch.save({name: loss for name, (loss, _) in steps.items()}, folder / "losses.pt")
+    dist.destroy_process_group()
