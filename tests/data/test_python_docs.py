@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.data.python_docs import PythonDocs, docstrings, parse, source_files, split_docstring, without_name
+from retrieval_kd.data.python_docs import PythonDocs, parse
 
 TOPICS = ["matrix", "graph", "signal", "polynomial", "histogram", "tree", "cluster", "sequence", "tensor", "interval"]
 VERBS = [
@@ -92,21 +92,6 @@ def test_packages_are_not_imported(root, monkeypatch):
     assert "alpha" not in sys.modules
 
 
-def test_subset_holds_the_judged_passages_and_is_fixed(root):
-    whole = PythonDocs(VERSIONS, root=root)
-    most = {"train": 60, "dev": 5, "test": 20}
-    part = PythonDocs(VERSIONS, queries=most, passages=150, root=root)
-    ids = [passage.id for passage in part.passages()]
-    assert len(ids) == 150
-    assert ids == [passage.id for passage in whole.passages() if passage.id in set(ids)]
-    for split, size in most.items():
-        assert list(part.queries(split).items()) == list(whole.queries(split).items())[:size]
-        assert all(relevant.keys() <= set(ids) for relevant in part.judgements(split).values())
-    with pytest.raises(UserError, match=r"data\.passages: 80 passages cannot hold those of 85"):
-        list(PythonDocs(VERSIONS, queries=most, passages=80, root=root).passages())
-    assert PythonDocs(VERSIONS, queries={"test": 3}, root=root).splits() == ["test"]
-
-
 def test_cache_gives_the_same_without_parsing(root, tmp_path, monkeypatch):
     source = PythonDocs(VERSIONS, cache=tmp_path / "cache", root=root)
     fresh, digest = everything(source), source.digest()
@@ -117,12 +102,21 @@ def test_cache_gives_the_same_without_parsing(root, tmp_path, monkeypatch):
     assert again.digest() == digest
 
 
+def test_digest_of_a_parsed_collection_is_read_once_and_without_its_texts(root, tmp_path, monkeypatch):
+    digest = PythonDocs(VERSIONS, cache=tmp_path / "cache", root=root).digest()
+    for function in ("parse", "read_documents", "content_digest"):
+        monkeypatch.setattr(f"retrieval_kd.data.python_docs.{function}", lambda *_: pytest.fail("texts were needed"))
+    again = PythonDocs(VERSIONS, cache=tmp_path / "cache", root=root)
+    assert again.digest() == digest
+    monkeypatch.setattr("retrieval_kd.data.python_docs.source_files", lambda *_: pytest.fail("looked for files again"))
+    assert again.digest() == digest
+
+
 def test_digest_names_the_content(root, tmp_path):
     digest = PythonDocs(VERSIONS, cache=tmp_path / "cache", root=root).digest()
     copy = shutil.copytree(root, tmp_path / "copy")
     assert PythonDocs(VERSIONS, root=copy).digest() == digest
-    assert PythonDocs(VERSIONS, passages=400, root=root).digest() == digest
-    assert PythonDocs(VERSIONS, queries={"test": 4}, root=root).digest() != digest
+    assert PythonDocs({"alpha": "1.0"}, root=root).digest() != digest
     file = root / "beta/sub/a.py"
     file.write_text(file.read_text().replace("once per step 300", "twice per step 300"))
     assert PythonDocs(VERSIONS, cache=tmp_path / "cache", root=root).digest() != digest
@@ -160,68 +154,6 @@ def test_near_duplicates_share_a_split_and_ambiguous_queries_are_dropped(tmp_pat
     assert "d2" not in documents
 
 
-def test_docstrings_of_every_kind_are_read(tmp_path):
-    file = tmp_path / "m.py"
-    file.write_text(
-        '"""Module."""\nif True:\n    class A:\n        """one"""\n        async def f(self):\n            """two"""\n'
-        'try:\n    def g():\n        def inner():\n            """three \\d"""\nexcept ImportError:\n'
-        '    def h():\n        """four"""\nclass B:\n    def p(self):\n        """getter"""\n'
-        '    def p(self, x):\n        """setter"""\n'
-    )
-    assert docstrings(file) == {
-        "A": "one",
-        "A.f": "two",
-        "g.inner": "three \\d",
-        "h": "four",
-        "B.p": "getter",
-    }
-
-
-def test_source_that_is_not_python_is_left_out(tmp_path, caplog):
-    file = tmp_path / "template.py"
-    file.write_text('def {{name}}():\n    """No Python."""\n')
-    assert docstrings(file) == {}
-    assert "template.py" in caplog.text
-
-
-def test_files_come_in_a_fixed_order_without_tests(root):
-    names = [file.relative_to(root / "alpha").as_posix() for file in source_files(root / "alpha")]
-    assert names == ["__init__.py", "sub/a.py"]
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "expected"),
-    [
-        ("Like nx.bfs_tree(G) or bfs_tree, not bfs_trees.", "bfs_tree", "Like (G) or , not bfs_trees."),
-        ("pca().fit_transform(x)", "fit_transform", "pca()(x)"),
-        ("Return the mean of means.", "mean", "Return the mean of means."),
-        ("a.mean(), mean(b), `mean` and mean (so)", "mean", "(), (b), `` and mean (so)"),
-        (">>> from a import mean\nthe mean", "mean", ">>> from a import \nthe mean"),
-        ("KMeans is KMeansLike", "KMeans", " is KMeansLike"),
-        ("mean", "absent", "mean"),
-    ],
-)
-def test_without_name(text, name, expected):
-    assert without_name(text, name) == expected
-
-
-def test_split_docstring():
-    docstring = """Compute :func:`~a.b.area_of`   of
-        a ``polygon``.
-    \t
-        Notes
-        -----
-        %(params)s Second.
-
-        >>> area_of(p)
-        ...
-        3
-        """
-    query, passage = split_docstring(docstring, "area_of")
-    assert query == "Compute of a polygon."
-    assert passage == "Notes Second. (p) 3"
-
-
 def test_mistakes_are_told(root, caplog):
     with pytest.raises(
         UserError, match=r"data\.packages\.nowhere: not installed.*pip install 'retrieval-kd\[quickstart\]'"
@@ -229,10 +161,12 @@ def test_mistakes_are_told(root, caplog):
         list(PythonDocs({"nowhere": "1"}, root=root).passages())
     with pytest.raises(UserError, match=r"data\.packages\.no_such_package_here: not installed"):
         list(PythonDocs({"no_such_package_here": "1"}).passages())
-    with pytest.raises(UserError, match=r"data\.queries\.valid: .*train, dev, test"):
-        PythonDocs(VERSIONS, queries={"valid": 3})
-    with pytest.raises(UserError, match=r"data\.split: .*'dev' here; it has train"):
-        PythonDocs(VERSIONS, queries={"train": 3}, root=root).queries("dev")
+    with pytest.raises(UserError, match=r"data\.split: .*'valid' here; it has train, dev, test"):
+        PythonDocs(VERSIONS, root=root).queries("valid")
+    (root / "empty").mkdir()
+    (root / "empty" / "__init__.py").write_text("")
+    with pytest.raises(UserError, match=r"data\.split: .*'dev' here; it has "):
+        PythonDocs({"empty": "1"}, root=root).queries("dev")
     metadata = root / "alpha-2.5.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: alpha\nVersion: 2.5\n")

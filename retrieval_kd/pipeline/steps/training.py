@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from retrieval_kd.callbacks.speed import Speed
-from retrieval_kd.callbacks.validation import MEASURE, RankingTask, Validation
+from retrieval_kd.callbacks.validation import RankingTask, Validation
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
@@ -74,14 +74,13 @@ def fit(
     student.prepare(training)
     speed = Speed()
     last = _last_checkpoint(work, settings)
-    best = None
-    callbacks: list[pl.Callback] = [speed]
+    best = work / "best.ckpt" if settings.select == "best" else None
+    callbacks: list[pl.Callback] = [speed, last]
+    validation = None
     if settings.validate_every is not None and task is not None:
-        callbacks.append(Validation(task, settings.validate_every, settings.patience))
-        if settings.select == "best":
-            best = _best_checkpoint(work, settings.validate_every)
-            callbacks.append(best)
-    trainer = _trainer(settings, [*callbacks, last], make_logger(work), work)
+        validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best)
+        callbacks.append(validation)
+    trainer = _trainer(settings, callbacks, make_logger(work), work)
     batches = EpochBatches(len(data), settings.batch_size, data.draw.seed)
     loader = ResumableLoader(batches, BatchMaker(data, student.tokenizer), settings.workers)
     resume = work / "last.ckpt"
@@ -93,9 +92,10 @@ def fit(
         raise KeyboardInterrupt
     found: dict[str, Any] = {"steps": trainer.global_step, "train_seconds": round(speed.seconds, 3)}
     found |= {"queries": speed.queries, "passages": speed.passages}
-    if best is not None and best.best_model_path:
-        _load(student, Path(best.best_model_path))
-        found["validation"] = float(best.best_model_score) if best.best_model_score is not None else None
+    if validation is not None:
+        found["validation"] = validation.best
+    if best is not None and best.exists():
+        _load(student, best)
     return found
 
 
@@ -146,18 +146,6 @@ def precision_of(settings: TrainerSettings) -> str:
 def _last_checkpoint(work: Path, settings: TrainerSettings) -> ModelCheckpoint:
     return ModelCheckpoint(
         dirpath=work, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
-    )
-
-
-def _best_checkpoint(work: Path, every: int) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=work,
-        filename="best",
-        monitor=f"validation/{MEASURE}",
-        mode="max",
-        every_n_train_steps=every,
-        save_weights_only=True,
-        enable_version_counter=False,
     )
 
 

@@ -1,0 +1,41 @@
+"""Bring a table up to date and print it: row, measured, expected, OK / OKish / FAIL, significance against the control.
+
+usage: retrieval-kd table NAME [scale=quick|small|paper] [only=ROW,…] [dry_run=true] [key=value] …
+
+  retrieval-kd table quickstart                     what is done already is not run again
+  retrieval-kd table quickstart only=BM25,teacher   some rows
+  retrieval-kd table quickstart dry_run=true        what would run
+NAME is a folder of experiments/, or a path to a folder with a table.yaml.
+"""
+
+from __future__ import annotations
+
+from retrieval_kd.contracts import UserError
+
+
+def run(arguments: list[str]) -> int:
+    """Print each row when it is ready, then the whole table; 1 when a row fails its expectation."""
+    from retrieval_kd.pipeline.table import Request, bring
+
+    if not arguments or "=" in arguments[0]:
+        raise UserError("table needs a name: retrieval-kd table quickstart")
+    own = dict(argument.split("=", 1) for argument in arguments[1:] if argument.split("=", 1)[0] in OWN)
+    rest = tuple(argument for argument in arguments[1:] if argument.split("=", 1)[0] not in OWN)
+    if own.get("dry_run", "false").lower() not in ("true", "false"):
+        raise UserError(f"dry_run={own['dry_run']}: it is true or false")
+    request = Request(
+        name=arguments[0],
+        scale=own.get("scale", "quick"),
+        only=tuple(name for name in own.get("only", "").split(",") if name),
+        dry_run=own.get("dry_run", "false").lower() == "true",
+        overrides=rest,
+    )
+    folder = bring(request, lambda line: print(line, flush=True))
+    if request.dry_run:
+        return 0
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    print(f"\n{text}\n{folder}/table.md, table.json, table.html")
+    return 1 if "| FAIL" in text else 0
+
+
+OWN = ("scale", "only", "dry_run")

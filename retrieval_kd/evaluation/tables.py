@@ -1,0 +1,275 @@
+"""Tables as data: what a row should give, whether it did, and the table as markdown, JSON and HTML."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.evaluation.significance import Comparison
+
+
+class Status(StrEnum):
+    """How a measured value stands to the expected one."""
+
+    OK = "OK"  # within the tolerance
+    OKISH = "OKish"  # above it, or below by no more than twice the tolerance
+    FAIL = "FAIL"
+    OTHER_DATA = "other data"  # the collection is not the one that the expectation is about
+    NONE = ""  # nothing is expected
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A value that a row is to reproduce, and how closely."""
+
+    value: float
+    tolerance: str  # the name of a tolerance class of the table
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row: an experiment with overrides, what it is compared with and what it should give."""
+
+    name: str
+    experiment: str
+    overrides: tuple[str, ...] = ()
+    control: str | None = None
+    expected: Mapping[str, Mapping[str, Expected]] = field(default_factory=dict)  # by scale, by cell
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by cell: value and source
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table.yaml, checked."""
+
+    title: str
+    columns: tuple[str, ...]  # cells: "<collection>/<split> <measure>"; the first is the one that is tested
+    seeds: Mapping[str, tuple[int, ...]]  # by scale
+    overrides: Mapping[str, tuple[str, ...]]  # by scale, for every row
+    tolerances: Mapping[str, float]
+    data: Mapping[str, Mapping[str, str]]  # by scale: the digest of each collection that expectations are about
+    rows: tuple[RowSpec, ...]
+
+
+@dataclass
+class Row:
+    """One row as measured."""
+
+    spec: RowSpec
+    seeds: tuple[int, ...]
+    values: dict[str, list[float]]  # by cell, one per seed
+    cost: dict[str, Any]
+    other_data: bool
+    against: dict[str, Comparison] = field(default_factory=dict)
+
+
+def read_spec(content: Any, where: str) -> TableSpec:
+    """Check a table.yaml's content; every mistake is told with the file's name and the key."""
+    known = {"title", "columns", "seeds", "overrides", "tolerances", "data", "rows"}
+    if not isinstance(content, dict) or not {"columns", "seeds", "rows"} <= content.keys() <= known:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{where}: a table has the keys {', '.join(sorted(known))}; found {found}")
+    tolerances = {str(name): float(value) for name, value in (content.get("tolerances") or {}).items()}
+    rows = tuple(_row(str(name), row or {}, tolerances, where) for name, row in content["rows"].items())
+    names = {row.name for row in rows}
+    for row in rows:
+        if row.control is not None and row.control not in names:
+            raise UserError(f"{where}: rows.{row.name}.control: there is no row {row.control!r}")
+    return TableSpec(
+        title=str(content.get("title", "")),
+        columns=tuple(map(str, content["columns"])),
+        seeds={str(scale): tuple(map(int, seeds)) for scale, seeds in content["seeds"].items()},
+        overrides={str(scale): tuple(map(str, said)) for scale, said in (content.get("overrides") or {}).items()},
+        tolerances=tolerances,
+        data=content.get("data") or {},
+        rows=rows,
+    )
+
+
+def _row(name: str, row: Mapping[str, Any], tolerances: Mapping[str, float], where: str) -> RowSpec:
+    unknown = set(row) - {"experiment", "overrides", "control", "expected", "published"}
+    if unknown or "experiment" not in row:
+        wrong = f"unknown key {sorted(unknown)[0]!r}" if unknown else "it names no experiment"
+        raise UserError(f"{where}: rows.{name}: {wrong}")
+    expected: dict[str, dict[str, Expected]] = {}
+    for scale, cells in (row.get("expected") or {}).items():
+        for cell, entry in cells.items():
+            if not isinstance(entry, dict) or entry.keys() != {"value", "tolerance"}:
+                raise UserError(f"{where}: rows.{name}.expected.{scale}.{cell}: {{value, tolerance}} expected")
+            if entry["tolerance"] not in tolerances:
+                raise UserError(f"{where}: rows.{name}.expected.{scale}.{cell}: no tolerance {entry['tolerance']!r}")
+            expected.setdefault(str(scale), {})[str(cell)] = Expected(float(entry["value"]), str(entry["tolerance"]))
+    for cell, entry in (row.get("published") or {}).items():
+        if not isinstance(entry, dict) or "source" not in entry:
+            raise UserError(f"{where}: rows.{name}.published.{cell}: a published number needs its source")
+    return RowSpec(
+        name=name,
+        experiment=str(row["experiment"]),
+        overrides=tuple(map(str, row.get("overrides") or ())),
+        control=row.get("control"),
+        expected=expected,
+        published=row.get("published") or {},
+    )
+
+
+def status(spec: TableSpec, scale: str, row: Row, cell: str) -> Status:
+    """OK, OKish or FAIL by the cell's tolerance; another collection is never a failure."""
+    expected = row.spec.expected.get(scale, {}).get(cell)
+    if expected is None or not row.values.get(cell):
+        return Status.NONE
+    if row.other_data:
+        return Status.OTHER_DATA
+    tolerance = spec.tolerances[expected.tolerance]
+    difference = statistics.mean(row.values[cell]) - expected.value
+    if abs(difference) <= tolerance:
+        return Status.OK
+    return Status.OKISH if difference > 0 or -difference <= 2 * tolerance else Status.FAIL
+
+
+def as_json(spec: TableSpec, scale: str, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The table for programs."""
+    return {
+        "title": spec.title,
+        "scale": scale,
+        "columns": list(spec.columns),
+        **about,
+        "rows": [
+            {
+                "name": row.spec.name,
+                "experiment": row.spec.experiment,
+                "cells": {cell: _cell(spec, scale, row, cell) for cell in spec.columns if cell in row.values},
+                "cost": row.cost,
+            }
+            for row in rows
+        ],
+    }
+
+
+def _cell(spec: TableSpec, scale: str, row: Row, cell: str) -> dict[str, Any]:
+    expected = row.spec.expected.get(scale, {}).get(cell)
+    published = row.spec.published.get(cell)
+    comparison = row.against.get(cell)
+    against = None
+    if comparison is not None:
+        against = {
+            "row": row.spec.control,
+            "difference": round(comparison.difference, 6),
+            "interval": [round(edge, 6) for edge in comparison.interval],
+            "p": comparison.p_corrected,
+            "effect_size": round(comparison.effect_size, 4),
+            "wins_ties_losses": [comparison.wins, comparison.ties, comparison.losses],
+        }
+    return {
+        "value": round(statistics.mean(row.values[cell]), 6),
+        "seeds": row.values[cell],
+        "published": {"value": published.get("value"), "source": published["source"]} if published else None,
+        "expected": {"value": expected.value, "tolerance": expected.tolerance} if expected else None,
+        "status": str(status(spec, scale, row, cell)),
+        "against": against,
+    }
+
+
+COSTS = {
+    "train_seconds": ("train s", "{:.0f}"),
+    "encode_passages_per_second": ("encode /s", "{:.0f}"),
+    "index_bytes": ("index MB", "{}"),
+}
+
+
+def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells as text, for every form that people read."""
+    short = _short(spec.columns)
+    header = ["row", *short, "expected", "status", "against", "difference [95 %]", "p (Holm)"]
+    header += [name for name, _ in COSTS.values()]
+    return header, [_texts(spec, scale, row) for row in rows]
+
+
+def _short(columns: Sequence[str]) -> list[str]:
+    """Measures alone where all columns are of one collection."""
+    collections = {column.rsplit(" ", 1)[0] for column in columns}
+    return [column.rsplit(" ", 1)[1] for column in columns] if len(collections) == 1 else list(columns)
+
+
+def _texts(spec: TableSpec, scale: str, row: Row) -> list[str]:
+    main = spec.columns[0]
+    expected = row.spec.expected.get(scale, {}).get(main)
+    comparison = row.against.get(main)
+    values = [_value(row.values.get(cell, [])) for cell in spec.columns]
+    compared = ["", "", ""]
+    if comparison is not None:
+        low, high = comparison.interval
+        p = comparison.p_corrected
+        difference = f"{comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        compared = [str(row.spec.control), difference, "< .001" if p < 0.001 else f"{p:.3f}"]
+    costs = [_cost(row.cost, key, form) for key, (_, form) in COSTS.items()]
+    worst = _worst([status(spec, scale, row, cell) for cell in spec.columns])
+    return [row.spec.name, *values, f"{expected.value:.3f}" if expected else "", worst, *compared, *costs]
+
+
+def _value(seeds: Sequence[float]) -> str:
+    if not seeds:
+        return ""
+    mean = f"{statistics.mean(seeds):.3f}"
+    return mean if len(seeds) == 1 else f"{mean} ± {statistics.stdev(seeds):.3f}"
+
+
+def _cost(cost: Mapping[str, Any], key: str, form: str) -> str:
+    if cost.get(key) is None:
+        return ""
+    return f"{cost[key] / 1e6:.1f}" if key == "index_bytes" else form.format(cost[key])
+
+
+def _worst(found: Sequence[Status]) -> str:
+    for one in (Status.FAIL, Status.OTHER_DATA, Status.OKISH, Status.OK):
+        if one in found:
+            return str(one)
+    return ""
+
+
+def as_markdown(spec: TableSpec, scale: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table for people, aligned so that it reads well as plain text too."""
+    header, cells = lines(spec, scale, rows)
+    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    text = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in [header, rule, *cells]
+    ]
+    return "\n".join([f"# {spec.title}" if spec.title else "", "", *text, "", *notes, ""]).lstrip()
+
+
+def as_html(spec: TableSpec, scale: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table as a page of its own."""
+    header, cells = lines(spec, scale, rows)
+
+    def line(tag: str, values: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(value)}</{tag}>" for value in values) + "</tr>"
+
+    body = "\n".join(line("td", values) for values in cells)
+    about = "\n".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return PAGE.format(title=html.escape(spec.title), header=line("th", header), body=body, notes=about)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+th {{ border-bottom: 2px solid #444; }} th:first-child, td:first-child {{ text-align: left; }}
+p {{ max-width: 60rem; }}
+</style></head>
+<body><h1>{title}</h1>
+<table>
+<thead>{header}</thead>
+<tbody>
+{body}
+</tbody></table>
+{notes}
+</body></html>
+"""
