@@ -104,6 +104,7 @@ class Scorer(Protocol):
     """A teacher member that scores aligned (query, passage) texts; raw scores of one kind."""
 
     kind: ScoreKind
+    stored: bool  # whether the score store keeps what it says; a file of scores need not be kept twice
 
     @property
     def fingerprint(self) -> str:

@@ -37,7 +37,9 @@ def selection(group, name):
 def composed(group, name):
     """A configuration with this option; one holds an option of every other group too, for composing takes time."""
     if group in ALONE:
-        return _composed((*ALONE[group], selection(group, name)))
+        place = PLACES.get(group, group).rpartition("@")[2]
+        required = [f"{place}.path=file"] if "path" in conf_tree.load(f"{group}/{name}") else []
+        return _composed((*ALONE[group], selection(group, name), *required))
     number = conf_tree.options()[group].index(name)
     selections = []
     for other, names in conf_tree.options().items():

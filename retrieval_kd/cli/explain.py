@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
 
     cfg = compose(arguments)
     check(cfg)
-    from retrieval_kd.pipeline.run import explain
+    from retrieval_kd.pipeline.explain import explain
 
     print(explain(cfg))
     return 0

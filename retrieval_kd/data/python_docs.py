@@ -70,6 +70,10 @@ class PythonDocs:
         """Name the passages, queries and splits; of a parsed collection it is read, not computed again."""
         return self._digest
 
+    def ready(self) -> bool:
+        """Whether the collection was parsed before, so that all of it is at hand in a moment."""
+        return self._file is not None and self._file.exists()
+
     def splits(self) -> Sequence[str]:
         """Splits that have queries."""
         return [split for split in SPLITS if self._asking[split]]

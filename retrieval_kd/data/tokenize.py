@@ -35,6 +35,16 @@ def spelled_specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(special.intersection(token for ids in found for token in ids))
 
 
+def ordinary(
+    ids: list[list[int]], added: list[list[int]], spelled: frozenset[int], unknown: int | None
+) -> list[list[int]]:
+    """Special tokens that the text spelled, and the tokenizer did not add, as the unknown token."""
+    return [
+        [unknown if token in spelled and not own else token for token, own in zip(*row, strict=True)]  # type: ignore
+        for row in zip(ids, added, strict=True)
+    ]
+
+
 class TextTokenizer:
     """Tokenizes queries and passages; text that spells a special token stays ordinary text."""
 
@@ -66,11 +76,7 @@ class TextTokenizer:
         ids: list[list[int]] = encoded["input_ids"]
         if not self._spelled:
             return ids
-        unknown = self.tokenizer.unk_token_id
-        return [
-            [unknown if token in self._spelled and not added else token for token, added in zip(*row, strict=True)]
-            for row in zip(ids, encoded["special_tokens_mask"], strict=True)
-        ]
+        return ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
 
     def groups(self, texts: Sequence[str], side: Side, plan: GroupPlan) -> Tokens:
         """Texts sorted by length, cut by ``plan`` and padded group by group."""

@@ -108,7 +108,7 @@ class Parts:
         given = {offer: make() for offer, make in offers.items() if offer in asked}
         if taught is not None and node.get("train"):
             given["name"] = str(taught / name)
-        return build(_without(node, {"train", *given}), **given)
+        return build(_without(node, given), **given)
 
 
 def _without(node: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

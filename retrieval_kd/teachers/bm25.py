@@ -25,6 +25,7 @@ class BM25Teacher:
     """A BM25 index as a ``Scorer``; its scores are unbounded, not probabilities."""
 
     kind = ScoreKind.SIMILARITY
+    stored = True
 
     def __init__(self, index: TextScoringIndex) -> None:
         self.index = index

@@ -41,6 +41,8 @@ class CrossEncoder(pl.LightningModule):
         optimizer: To train only.
     """
 
+    stored = True
+
     def __init__(
         self,
         name: str,
@@ -81,7 +83,7 @@ class CrossEncoder(pl.LightningModule):
             settings = {
                 "max_length": self.pairs.max_length,
                 "templates": list(self.pairs.templates),
-                "precision": self.precision.value,
+                "precision": self.precision,
             }
             (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GroupPlan = Callable[[np.ndarray], list[tuple[int, int]]]  # ascending lengths -> cut points; data.length_groups
+from retrieval_kd.data.tokenize import GroupPlan, ordinary, spelled_specials
+
 Columns = dict[str, list[list[int]]]  # by model input: one list of numbers per pair, without padding
 
 
@@ -43,6 +44,7 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.templates = templates
+        self._spelled = spelled_specials(tokenizer)
 
     def encode(self, queries: Sequence[str], passages: Sequence[str]) -> Columns:
         """Token ids (and segment ids where the model has them) of each pair, cut to ``max_length``."""
@@ -74,8 +76,13 @@ class PairTokenizer:
             max_length=self.max_length,
             split_special_tokens=True,
             return_attention_mask=False,
+            return_special_tokens_mask=bool(self._spelled),
         )
-        return dict(encoded)
+        columns = dict(encoded)
+        if self._spelled:
+            added = columns.pop("special_tokens_mask")
+            columns["input_ids"] = ordinary(columns["input_ids"], added, self._spelled, self.tokenizer.unk_token_id)
+        return columns
 
     def _too_long(self, firsts: list[str]) -> set[str]:
         room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)

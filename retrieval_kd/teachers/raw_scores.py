@@ -42,6 +42,8 @@ class RawScores:
         unlisted: Whether a pair that is not in the file is an error or has no score.
     """
 
+    stored = False
+
     def __init__(
         self,
         path: Path,

@@ -142,7 +142,7 @@ def test_the_fingerprint_follows_the_weights(tiny):
         ({"max_length": 65}, "max_length=65 is not within 5 and 64"),
         ({"max_length": 4}, "max_length=4"),
         ({"templates": ("{query}", "passage")}, "teacher.templates"),
-        ({"precision": "fp8"}, "teacher.precision: 'fp8' is none of fp32, bf16"),
+        ({"precision": "fp8"}, "precision=fp8: it is auto, bf16 or fp32"),
         ({"name": "/nowhere/at/all"}, "cross-encoder /nowhere/at/all: "),
     ],
 )

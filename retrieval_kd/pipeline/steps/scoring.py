@@ -34,6 +34,8 @@ def member_scores(
     for member in teacher.members.values():
         if isinstance(member, VectorScorer):
             scores.append(VectorStore(store / "vectors").score(member, query_texts, passage_texts))
+        elif not member.stored:
+            scores.append(member.score(query_texts, passage_texts))
         else:
             scores.append(ScoreStore(store / "scores").score_missing(member, query_texts, passage_texts))
     return np.stack(scores)

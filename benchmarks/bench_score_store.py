@@ -1,6 +1,6 @@
 """Look up one million keys among ten million scores that four processes wrote into at least a hundred shards.
 
-The bar: less than five seconds, memory bounded and stated. Run ``python benchmarks/score_store.py``; it needs 400 MB of
+The bar: less than five seconds, memory bounded and stated. Run ``python benchmarks/bench_score_store.py``; it needs 400 MB of
 disk in the temporary folder and about two minutes. The result goes to ``benchmarks/results/score_store.json``.
 """
 

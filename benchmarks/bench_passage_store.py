@@ -1,6 +1,6 @@
 """The passage store on 2 million generated passages: build, open, memory, look-ups; and reading JSON Lines.
 
-    python benchmarks/passage_store.py
+    python benchmarks/bench_passage_store.py
 
 Every part runs in a fresh process. Lengths are those of web passages (log-normal, about 56 words); a look-up goes from
 an id to its row to its text. Cold means that the store's files were dropped from the page cache just before.

@@ -1,0 +1,173 @@
+"""What a plan costs before it runs: counts, encoder sizes, bytes; read from headers and records, never computed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import math
+import re
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_kd.data.collections import Limit
+from retrieval_kd.data.weights import MINILM, MINILM_PACKAGE
+
+if TYPE_CHECKING:
+    from retrieval_kd.pipeline.artifacts import Step
+    from retrieval_kd.pipeline.entries import Entry
+    from retrieval_kd.pipeline.plan import Plan
+
+COUNTING_SECONDS = 0.5  # for passages that no step has counted yet
+SCORE_BYTES = 20  # a key of 16 bytes and the score
+RUN_LINE_BYTES = 120  # python_docs, whose ids are long
+# Bytes that a BERT layer keeps for the backward pass, measured in fp32 and in bf16-mixed, which keeps fp32 copies:
+# so many per token and hidden unit, and per token, head and token attended to.
+KEPT_PER_UNIT, KEPT_PER_ATTENDED = 73, 12
+STATE_BYTES = 16  # fp32 weight, gradient and the two moments of AdamW
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """An encoder as its folder's headers tell it; ``layers`` are those that are kept."""
+
+    parameters: int
+    dimension: int
+    heads: int
+    layers: int
+    depth: int
+
+    def activations(self, texts: int, length: int) -> int:
+        """Bytes kept for the backward pass of so many texts of full length."""
+        per_token = KEPT_PER_UNIT * self.dimension + KEPT_PER_ATTENDED * self.heads * length
+        return texts * length * self.layers * per_token
+
+
+def encoder_size(name: str, layers: int | None = None, path: str | None = None) -> EncoderSize | None:
+    """Sizes of an encoder that is on this machine; None for one that would have to be fetched or made."""
+    folder = _folder(path or name)
+    if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        return None
+    config = json.loads((folder / "config.json").read_text())
+    dimension, depth = config.get("hidden_size"), config.get("num_hidden_layers")
+    if not (isinstance(dimension, int) and isinstance(depth, int)):
+        return None
+    kept = min(layers or depth, depth)
+    parameters = 0
+    for file in folder.glob("*.safetensors"):
+        for tensor, size in _tensor_sizes(file).items():
+            block = re.search(r"\b(?:layers?|h)\.(\d+)\.", tensor)
+            if "pooler." not in tensor and not (block and int(block[1]) >= kept):
+                parameters += size
+    return EncoderSize(parameters, dimension, config.get("num_attention_heads", 1), kept, depth)
+
+
+def _folder(name: str) -> Path | None:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")  # asks no network
+    except ValueError:  # no name that a hub could have
+        return None
+    if isinstance(cached, str):
+        return Path(cached).parent
+    spec = importlib.util.find_spec(MINILM_PACKAGE.replace("-", "_")) if name == MINILM else None
+    return Path(spec.submodule_search_locations[0]) / "model" if spec and spec.submodule_search_locations else None
+
+
+def _tensor_sizes(file: Path) -> dict[str, int]:
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+    return {name: math.prod(value["shape"]) for name, value in header.items() if name != "__metadata__"}
+
+
+def keeps_vectors(node: Mapping[str, Any]) -> bool:
+    """Whether a scorer encodes texts rather than pairs; its class is read, not imported, for that may take seconds."""
+    module, _, name = str(node["_target_"]).rpartition(".")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return False
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    scorer = next((part for part in tree.body if isinstance(part, ast.ClassDef) and part.name == name), None)
+    return scorer is not None and any(getattr(part, "name", "") == "encode" for part in scorer.body)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many queries, passages and candidates a plan works on; None where that is not known without work."""
+
+    plan: Plan
+    known: bool  # whether the collections can be read now
+
+    def queries(self, entry: Entry | None) -> int | None:
+        """Queries of a split."""
+        if entry is None or not self.known:
+            return None
+        limit = Limit.of(entry.data["limit"]).of_split(entry.split)
+        found = len(entry.source.queries(entry.split))
+        return found if limit is None else min(limit, found)
+
+    def passages(self, entry: Entry) -> int | None:
+        """Passages of a collection, from a step's record or counted, if that is quick."""
+        for step in (self.plan.index(entry), self.plan.encoded(entry)) if self.known else ():
+            if step.done:
+                return int(recorded(step)["passages"])
+        return self._counted(entry) if self.known else None
+
+    def candidates(self, entry: Entry) -> tuple[int, int] | None:
+        """Candidates and queries with a list, once they were mined."""
+        mined = self.plan.mined(entry)
+        if not self.known or not mined.done:
+            return None
+        record = recorded(mined)
+        return int(record["candidates"]), int(record["queries"])
+
+    @cached_property
+    def _seen(self) -> dict[str, int | None]:
+        return {}
+
+    def _counted(self, entry: Entry) -> int | None:
+        if entry.passages_key not in self._seen:
+            self._seen[entry.passages_key] = _count_quickly(entry)
+        return self._seen[entry.passages_key]
+
+
+def _count_quickly(entry: Entry) -> int | None:
+    limit, stop = Limit.of(entry.data["limit"]).passages, time.perf_counter() + COUNTING_SECONDS
+    count = 0
+    for count, _ in enumerate(entry.source.passages(), 1):
+        if count == limit:
+            break
+        if count % 1000 == 0 and time.perf_counter() > stop:
+            return None
+    return count
+
+
+def recorded(step: Step) -> dict[str, Any]:
+    """What a finished step wrote down."""
+    record: dict[str, Any] = step.record()
+    return record
+
+
+def optimizer_steps(trainer: Mapping[str, Any], queries: int) -> int:
+    """Updates of the weights: whole batches only, the last ones of an epoch together even if they are fewer."""
+    batches = queries // min(trainer["batch_size"], queries)
+    steps = math.ceil(batches / trainer["accumulate"]) * trainer["epochs"]
+    return min(steps, trainer["max_steps"] or steps)
+
+
+def in_words(count: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB", "MB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,322 @@
+"""What ``train`` would do, told before anything is done: the formula, where its numbers are from, steps and costs.
+
+Nothing heavy is imported and no artifact is made; what only work could tell is said to be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from retrieval_kd.contracts import Passage, UserError
+from retrieval_kd.data.python_docs import SPLITS
+from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.build import METADATA, build
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.compose import compose, compose_stage
+from retrieval_kd.pipeline.costs import add_costs
+from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
+from retrieval_kd.pipeline.origins import Origins
+from retrieval_kd.pipeline.page import Page, number
+from retrieval_kd.pipeline.plan import NO_RESULT, Plan
+
+NOTES = ("provenance", "reconstruction")  # what an option's file says of itself
+OF_VALIDATION = ("validation_queries", "patience", "select")
+SPEED_ONLY = ("tokens_per_batch", "fused")
+
+
+def explain(cfg: DictConfig) -> str:
+    """The whole explanation as text."""
+    read = _is_read(cfg)
+    plan = Plan(cfg if read else compose([*cfg.overrides, f"data.source._target_={__name__}.unread"]))
+    counts = Counts(plan, read)
+    origins = Origins(cfg)
+    page = Page()
+    page.title(f"{plan.values['name']}: what `retrieval-kd train` would do; nothing is computed")
+    steps = _steps(plan)
+    _add_data(page, plan, counts, origins)
+    trains = plan.values["target"] == "teacher" or plan.trained is not None
+    if not trains:
+        page.row("training", "none", origins.of("model" if plan.values["model"] else "recipe.stages"))
+        _add_use(page, plan, origins)
+    elif plan.values["target"] == "teacher":
+        _add_teacher(page, plan, origins)
+        _add_negatives(page, plan, origins)
+    else:
+        for name, stage, its_origins in _stages(plan, origins):
+            _add_stage(page, name, stage, counts, its_origins)
+    if plan.values["target"] != "teacher":
+        _add_search(page, plan, origins)
+    _add_steps(page, plan, steps, read)
+    add_costs(page, plan, counts)
+    return page.text()
+
+
+# ---- collections that only work could tell about
+
+
+class Unread:
+    """Stands for a collection that was never parsed: it has the splits, and nothing is known of their content."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def digest(self) -> str:
+        """No digest of anything."""
+        return "unread"
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the embedded collection has."""
+        return SPLITS
+
+    def passages(self) -> Iterator[Passage]:
+        """Nothing yet."""
+        return iter(())
+
+    def queries(self, split: str) -> dict[str, str]:
+        """Nothing yet."""
+        return {}
+
+    def judgements(self, split: str) -> None:
+        """Nothing yet."""
+
+
+def unread(name: str, **_: object) -> Unread:
+    """Take the place of a source, whatever that is configured by."""
+    return Unread(name)
+
+
+def _is_read(cfg: DictConfig) -> bool:
+    """Whether digests and counts can be had in no time; a source that does not say so is quick."""
+    source = build(cfg.data.source)
+    return bool(source.ready()) if hasattr(source, "ready") else True
+
+
+# ---- blocks
+
+
+def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
+    entries = plan.entries
+    keys = {key: f"data.{key}" for key in ("split",)}
+    limits = {f"limit.{key}": f"data.limit.{key}" for key in plan.values["data"]["limit"] or {}}
+    parts = [f"trains on {entries.train.label}{_many(counts.queries(entries.train))}"] if entries.train else []
+    parts += [f"evaluates {entry.label}{_many(counts.queries(entry))}" for entry in entries.evaluate]
+    page.block("Data")
+    page.row("data", ", ".join(parts), origins.summary(keys))
+    given = {short: plan.values["data"]["limit"][short.partition(".")[2]] for short in limits}
+    if any(value is not None for value in given.values()):
+        page.row("", _listed(given), origins.summary(limits))
+    if not counts.known:
+        name = entries.evaluate[0].name
+        page.row("", f"{name} was not parsed yet: until a command does so (about 20 s, once), counts and")
+        page.row("", "what of the steps is done are not known")
+
+
+def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origins) -> None:
+    page.block(f"Training, stage {name}" if name else "Training")
+    _add_loss(page, plan, origins)
+    _add_student(page, plan, origins)
+    if plan.parts.needs_scores or plan.values["negatives"].get("margin") is not None:
+        _add_teacher(page, plan, origins)
+    else:
+        page.row("teacher", "not asked: no term needs its scores")
+    _add_negatives(page, plan, origins)
+    _add_trainer(page, plan, counts, origins)
+    for group in ("objective", "student", "teacher", "negatives", "filter", "pacing", "regularizer"):
+        _add_notes(page, group, plan.values[group])
+
+
+def _add_loss(page: Page, plan: Plan, origins: Origins) -> None:
+    sign = "  "
+    for name, node in plan.values["objective"].items():
+        settings, keys = _settings(node, f"objective.{name}")
+        keys = {"weight": f"objective.{name}.weight", **keys}
+        label = "loss" if sign == "  " else ""
+        page.row(label, f"{sign}{node['weight']} · {_call(name, settings)}", origins.summary(keys))
+        sign = "+ "
+    options, none = plan.values["options"], []
+    for group in ("regularizer", "pacing", "filter"):
+        settings, keys = _settings(plan.values[group], group)
+        if options[group] == "none":
+            none.append(group)
+        elif group == "regularizer":
+            page.row("", f"+ {_call(options[group], settings)}", origins.summary(keys))
+        else:
+            page.row(group, _call(options[group], settings), origins.summary(keys))
+    if none:
+        page.row("", f"no {', no '.join(none)}")
+
+
+def _add_student(page: Page, plan: Plan, origins: Origins) -> None:
+    if plan.values["model"]:
+        page.row("student", plan.values["model"], origins.of("model"))
+        return
+    values = plan.values
+    node = {key: value for key, value in values["student"].items() if key not in ("encoder", *NO_RESULT["student"])}
+    settings, keys = _settings(node, "student")
+    page.row("student", _call(values["options"]["student"], settings), origins.summary(keys))
+    encoder = values["encoder"]
+    size = encoder_size(**encoder)
+    layers = encoder["layers"] or (size.depth if size else "all")
+    about = (
+        f", {layers} of {size.depth} layers, {size.parameters / 1e6:.1f} M weights" if size else f", layers {layers}"
+    )
+    used = {key: f"encoder.{key}" for key in encoder}
+    page.row("encoder", f"{encoder['name']}{about}", origins.summary(used))
+
+
+def _add_teacher(page: Page, plan: Plan, origins: Origins) -> None:
+    teacher, options = plan.values["teacher"], plan.values["options"]
+    members = {f"members.{name}": node for name, node in teacher.get("members", {}).items()}
+    if "scorer" in teacher:
+        members["scorer"] = teacher["scorer"]
+    own = {key: value for key, value in teacher.items() if key not in ("members", "scorer")}
+    settings, keys = _settings(own, "teacher")
+    names = ", ".join(path.removeprefix("members.") for path in members)
+    text = _call(options["teacher"], settings)
+    page.row("teacher", f"{text} of {names}" if "members" in teacher else text, origins.summary(keys))
+    for path, node in members.items():
+        settings, keys = _settings(node, f"teacher.{path}")
+        option = options.get(f"scorer@teacher.{path}") or str(node["_target_"]).rpartition(".")[2]
+        name = path.removeprefix("members.")
+        page.row("", f"{name}: " * (name != option) + _call(option, settings), origins.summary(keys))
+    bm25, keys = _settings(plan.values["bm25"], "bm25")
+    page.row("bm25", _listed(bm25), origins.summary(keys))
+
+
+def _add_negatives(page: Page, plan: Plan, origins: Origins) -> None:
+    node, option = plan.values["negatives"], plan.values["options"]["negatives"]
+    settings, keys = _settings({key: value for key, value in node.items() if key != "seed"}, "negatives")
+    flow = [("source", "{}"), ("window", "ranks {}"), ("pool", "a pool of {}"), ("per_query", "{} drawn each epoch")]
+    told = [form.format(_span(settings.pop(key))) for key, form in flow if key in settings]
+    more = f" ({_listed(settings)})" if settings else ""
+    page.row("negatives", f"{option}: {' → '.join(told)}{more}", origins.summary(keys))
+
+
+def _add_trainer(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
+    trainer = plan.values["trainer"]
+    left_out = {*NO_RESULT["trainer"], *(OF_VALIDATION if trainer["validate_every"] is None else ())}
+    settings, keys = _settings({key: value for key, value in trainer.items() if key not in left_out}, "trainer")
+    page.row("trainer", _listed(settings), origins.summary(keys))
+    settings, keys = _settings(plan.values["optimizer"], "optimizer")
+    name = str(plan.values["optimizer"]["_target_"]).rpartition(".")[2]
+    page.row("optimizer", _call(name, settings), origins.summary(keys))
+    page.row("seed", str(plan.values["seed"]), origins.of("seed"))
+    mined = counts.candidates(plan.train_entry)
+    queries = mined[1] if mined else counts.queries(plan.train_entry)
+    if queries:
+        steps = optimizer_steps(trainer, queries)
+        epochs = optimizer_steps({**trainer, "max_steps": None}, queries)
+        bound = f" (max_steps; {epochs:,} in {trainer['epochs']} epochs)" if steps < epochs else ""
+        page.row("updates", f"{steps:,}{bound}, of {queries:,} queries in batches of {trainer['batch_size']}")
+
+
+def _add_use(page: Page, plan: Plan, origins: Origins) -> None:
+    holds = plan.values["engine"]["holds"]
+    if holds == "scores":
+        _add_teacher(page, plan, origins)
+    elif holds == "texts":
+        settings, keys = _settings(plan.values["bm25"], "bm25")
+        page.row("bm25", _listed(settings), origins.summary(keys))
+    else:
+        _add_student(page, plan, origins)
+
+
+def _add_search(page: Page, plan: Plan, origins: Origins) -> None:
+    page.block("Search and measures")
+    settings, keys = _settings(plan.values["engine"], "engine")
+    page.row("engine", _call(plan.values["options"]["engine"], settings), origins.summary(keys))
+    settings, keys = _settings(plan.values["evaluation"], "evaluation")
+    page.row("evaluation", _listed(settings), origins.summary(keys))
+
+
+def _add_steps(page: Page, plan: Plan, steps: list[Step], read: bool) -> None:
+    page.block(f"Steps, in order, with their folders in {plan.store}")
+    for step in steps:
+        if read:
+            page.row("done" if step.done else "to do", f"{step.name}/{step.key}", step.about)
+        else:
+            page.row("", step.name, step.about)
+
+
+def _add_notes(page: Page, path: str, node: Any) -> None:
+    """What options say of themselves, nested ones too."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        if key in NOTES:
+            page.row("note", f"{path}: {key}: {value}")
+        else:
+            _add_notes(page, f"{path}.{key}", value)
+
+
+# ---- parts of them
+
+
+def _stages(plan: Plan, origins: Origins) -> Iterator[tuple[str, Plan, Origins]]:
+    """The recipe's stages as plans of their own; a single one needs no name."""
+    said, stages = list(plan.values["overrides"]), plan.values["recipe"]["stages"]
+    for name, overrides in stages.items():
+        label = name if len(stages) > 1 else ""
+        if not overrides:
+            yield label, Plan(plan.cfg), origins
+            continue
+        cfg = compose_stage(overrides, said)
+        check(cfg)
+        yield label, Plan(cfg), Origins(cfg, name, len(overrides))
+
+
+def _steps(plan: Plan) -> list[Step]:
+    """All steps, each once, those before the ones that read them."""
+    if plan.values["target"] != "teacher":
+        results = plan.results()
+    elif (taught := plan.taught()) is not None:
+        results = [taught]
+    else:
+        raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
+    return list({step.key: step for result in results for step in result.walk()}.values())
+
+
+def _settings(node: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is set below a node, and its full keys, both by the shortest name that tells it from the others."""
+    leaves = {
+        path: value
+        for path, value in _leaves(node)
+        if value not in (None, "") and path.rpartition(".")[2] not in SPEED_ONLY
+    }
+    short = {path: _shortest(path, leaves) for path in leaves}
+    values = {short[path]: value for path, value in leaves.items()}
+    return values, {short[path]: f"{prefix}.{path}" for path in leaves}
+
+
+def _shortest(path: str, among: Iterable[str]) -> str:
+    """The last parts of a path, so many that no other path ends in them."""
+    parts = path.split(".")
+    endings = (".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1))
+    return next((end for end in endings if sum(f".{other}".endswith(f".{end}") for other in among) == 1), path)
+
+
+def _leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if str(key).startswith("_") or key in METADATA or key in NOTES:
+            continue
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{path}", inner) for path, inner in _leaves(value))
+        else:
+            yield str(key), value
+
+
+def _call(name: str, settings: Mapping[str, Any]) -> str:
+    return f"{name}({_listed(settings)})" if settings else name
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {number(value)}" for key, value in settings.items())
+
+
+def _span(value: Any) -> str:
+    return f"{value[0]} to {value[1]}" if isinstance(value, list) and len(value) == 2 else number(value)
+
+
+def _many(queries: int | None) -> str:
+    return "" if queries is None else f" ({queries:,} queries)"
