@@ -1,6 +1,6 @@
 """The passage store on 2 million generated passages: build, open, memory, look-ups; and reading JSON Lines.
 
-    python benchmarks/bench_passage_store.py
+    python benchmarks/bench_passage_store.py [--quick]
 
 Every part runs in a fresh process. Lengths are those of web passages (log-normal, about 56 words); a look-up goes from
 an id to its row to its text. Cold means that the store's files were dropped from the page cache just before.
@@ -11,27 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from datetime import date
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import xxhash
+from common import apart, beside_bar, keep, machine
 
 from retrieval_kd.contracts import Passage
 from retrieval_kd.data.folder import Folder
 from retrieval_kd.data.passages import PassageStore
 
 BATCH = 1000
-RESULT = Path(__file__).parent / "results" / "passage_store.json"
 BARS = {  # figure: (bar, whether more is better)
     "build_passages_per_second": (50_000, True),
     "open_seconds": (1.0, False),
@@ -117,60 +112,24 @@ def read(path: Path, count: int) -> dict[str, float]:
     return {"jsonl_passages_per_second": statistics.median(rates)}
 
 
-def apart(part: Callable[[Path, int], dict[str, float]], path: Path, count: int) -> dict[str, float]:
-    """Run a part in a process of its own."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(part, path, count).result()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "xxhash": xxhash.VERSION}
-    return {
-        "date": date.today().isoformat(),
-        "cpu": cpu.split(":")[1].strip(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(memory, 1),
-        "load_average": os.getloadavg()[0],
-        "system": platform.platform(),
-        "versions": versions,
-    }
-
-
-def report(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Print every figure beside its bar."""
-    rows = {}
-    for name, value in figures.items():
-        rows[name] = {"value": round(value, 6)}
-        line = f"{name:28} {value:14,.3f}"
-        if name in BARS:
-            bar, more = BARS[name]
-            held = value >= bar if more else value <= bar
-            rows[name] |= {"bar": bar, "held": held}
-            line += f"   bar {'>=' if more else '<='} {bar:,}   {'OK' if held else 'FAIL'}"
-        print(line)
-    return rows
-
-
-def main() -> None:
+def main() -> int:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=2_000_000)
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it; no result file")
     arguments = parser.parse_args()
-    about = machine()
+    passages = arguments.passages // 10 if arguments.quick else arguments.passages
+    about = machine("numpy", "xxhash")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        figures = apart(build, store, arguments.passages)
-        figures |= apart(look_up, store, arguments.passages)
-        figures |= apart(read, Path(folder), min(arguments.passages, 200_000))
-    rows = report(figures)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    result = {"passages": arguments.passages, "figures": rows, "machine": about}
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        figures = apart(build, store, passages)
+        figures |= apart(look_up, store, passages)
+        figures |= apart(read, Path(folder), min(passages, 200_000))
+    rows = {name: beside_bar(name, value, *BARS.get(name, ())) for name, value in figures.items()}
+    if not arguments.quick:
+        keep("passage_store", {"passages": passages, "figures": rows, "machine": about})
+    return int(any(row.get("held") is False for row in rows.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,30 +1,30 @@
 """Look up one million keys among ten million scores that four processes wrote into at least a hundred shards.
 
-The bar: less than five seconds, memory bounded and stated. Run ``python benchmarks/bench_score_store.py``; it needs 400 MB of
-disk in the temporary folder and about two minutes. The result goes to ``benchmarks/results/score_store.json``.
+    python benchmarks/bench_score_store.py [--quick]
+
+The bar: less than five seconds, memory bounded and stated. It needs 400 MB of disk in the temporary folder and about
+two minutes. The result goes to ``benchmarks/results/score_store.json``.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 import tracemalloc
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import xxhash
+from common import keep, machine
 
 from retrieval_kd.contracts import ScoreKind
 from retrieval_kd.data.score_store import PairKeys, ScoreStore
 
-SCORES, SHARDS, WRITERS, LOOKED_UP, RUNS = 10_000_000, 104, 4, 1_000_000, 5
+SHARDS, WRITERS, RUNS = 104, 4, 5
 BAR_SECONDS = 5.0
 BAR_BYTES = 128 << 20  # private memory of a look-up, beside its answer, however many keys
 PER_QUERY = 100
@@ -42,11 +42,11 @@ def score_of(rows: np.ndarray) -> np.ndarray:
     return (rows % 9973).astype(np.float32)
 
 
-def write(folder: Path, writer: int) -> None:
+def write(folder: Path, writer: int, scores: int) -> None:
     """One writer's shards."""
     store = ScoreStore(folder)
     for shard in range(writer, SHARDS, WRITERS):
-        rows = np.arange(shard * SCORES // SHARDS, (shard + 1) * SCORES // SHARDS)
+        rows = np.arange(shard * scores // SHARDS, (shard + 1) * scores // SHARDS)
         store.append(store.keys(TEACHER, *pairs(rows)), score_of(rows), ScoreKind.LOGIT)
 
 
@@ -73,10 +73,10 @@ def timed_lookup(folder: Path, values: np.ndarray, expected: np.ndarray) -> floa
     return seconds
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(folder: Path, scores: int, looked_up: int) -> dict[str, float]:
     """Times and memory of the look-up; nine keys of ten are there."""
-    rows = np.random.default_rng(0).integers(0, SCORES * 10 // 9, LOOKED_UP)
-    expected = np.where(rows < SCORES, score_of(rows), np.nan).astype(np.float32)
+    rows = np.random.default_rng(0).integers(0, scores * 10 // 9, looked_up)
+    expected = np.where(rows < scores, score_of(rows), np.nan).astype(np.float32)
     texts = pairs(rows)
     start = time.perf_counter()
     keys = ScoreStore(folder).keys(TEACHER, *texts)
@@ -110,26 +110,17 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": cpu[0].split(": ")[1] if cpu else platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "xxhash": xxhash.VERSION,
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> int:
     """Write, look up, print each figure beside its bar, keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it; no result file")
+    arguments = parser.parse_args()
+    scores, looked_up = (1_000_000, 100_000) if arguments.quick else (10_000_000, 1_000_000)
+    about = machine("numpy", "xxhash")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         start = time.perf_counter()
-        workers = [multiprocessing.Process(target=write, args=(folder, number)) for number in range(WRITERS)]
+        workers = [multiprocessing.Process(target=write, args=(folder, number, scores)) for number in range(WRITERS)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -137,28 +128,29 @@ def main() -> int:
         written = time.perf_counter() - start
         shards = list(folder.glob("*/*.shard"))
         stored, size = ScoreStore(folder).count(TEACHER), sum(path.stat().st_size for path in shards)
-        figures = {"write_seconds": written, **measure(folder)}
+        figures = {"write_seconds": written, **measure(folder, scores, looked_up)}
     quick = max(figures["lookup_1m_cold_seconds"], figures["lookup_1m_warm_seconds"]) < BAR_SECONDS
-    bounded = figures["private_memory_peak_8m_bytes"] - 4 * 8 * LOOKED_UP < BAR_BYTES
-    passed = quick and bounded and stored == SCORES and len(shards) >= 100
+    bounded = figures["private_memory_peak_8m_bytes"] - 4 * 8 * looked_up < BAR_BYTES
+    passed = quick and bounded and stored == scores and len(shards) >= 100
     result = {
-        "setting": {"scores": stored, "shards": len(shards), "writers": WRITERS, "looked_up": LOOKED_UP, "bytes": size},
+        "setting": {"scores": stored, "shards": len(shards), "writers": WRITERS, "looked_up": looked_up, "bytes": size},
         "figures": figures,
         "bar": {"lookup_1m_seconds": BAR_SECONDS, "private_memory_beside_the_answer_bytes": BAR_BYTES},
         "passed": passed,
-        "machine": machine(),
+        "machine": about,
     }
-    target = Path(__file__).parent / "results" / "score_store.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    if not arguments.quick:
+        keep("score_store", result)
     mega = 1 / 2**20
     print(f"{stored:,} scores in {len(shards)} shards by {WRITERS} writers: {written:.1f} s, {size * mega:.0f} MB")
     for kind in ("cold", "warm"):
-        print(f"1,000,000 keys, files {kind}: {figures[f'lookup_1m_{kind}_seconds']:.2f} s   (bar: < {BAR_SECONDS} s)")
-    print(f"hashing 1,000,000 pairs of texts before: {figures['hash_1m_pairs_seconds']:.2f} s")
+        print(
+            f"{looked_up:,} keys, files {kind}: {figures[f'lookup_1m_{kind}_seconds']:.2f} s   (bar: < {BAR_SECONDS} s)"
+        )
+    print(f"hashing {looked_up:,} pairs of texts before: {figures['hash_1m_pairs_seconds']:.2f} s")
     print(
-        f"private memory at its peak: {figures['private_memory_peak_1m_bytes'] * mega:.0f} MB for 1 million keys, "
-        f"{figures['private_memory_peak_8m_bytes'] * mega:.0f} MB for 8 million "
+        f"private memory at its peak: {figures['private_memory_peak_1m_bytes'] * mega:.0f} MB for the keys, "
+        f"{figures['private_memory_peak_8m_bytes'] * mega:.0f} MB for eight times as many "
         f"(4 bytes a key are the answer; bar: < {BAR_BYTES * mega:.0f} MB beside it)"
     )
     print(f"mapped files in memory, which the system may drop: {figures['mapped_files_resident_bytes'] * mega:.0f} MB")

@@ -59,18 +59,22 @@ class TeacherReport:
             f"teacher: reranking its lists: nDCG@{DEPTH} {self.ndcg:.3f}, MRR@{DEPTH} {self.mrr:.3f}",
         ]
 
-    def warnings(self, student_ndcg: float | None = None) -> list[str]:
-        """What to change before training; ``student_ndcg`` is the student's own reranking of the same lists."""
+    def warnings(self, student_ndcg: float | None = None, softmax: bool = True) -> list[str]:
+        """What to change before training.
+
+        ``student_ndcg`` is the student's own reranking of the same lists; ``softmax=False`` where no objective takes
+        the teacher's softmax, so that its temperature is nobody's concern.
+        """
         advice = ""
         if self.suggested_temperature is not None:
             advice = f"; a teacher temperature of {self.suggested_temperature:.2g} would give {GOOD_ENTROPY:.0%}"
         found = []
-        if self.saturated > 0.5 or self.normalised_entropy < TOO_SHARP:
+        if softmax and (self.saturated > 0.5 or self.normalised_entropy < TOO_SHARP):
             found.append(
                 f"the teacher saturates: {self.saturated:.0%} of its lists are one-hot at temperature"
                 f" {self.temperature:g} (entropy {self.normalised_entropy:.0%} of uniform){advice}"
             )
-        if self.normalised_entropy > TOO_FLAT:
+        if softmax and self.normalised_entropy > TOO_FLAT:
             found.append(
                 f"the teacher hardly tells passages apart at temperature {self.temperature:g}: entropy"
                 f" {self.normalised_entropy:.0%} of uniform{advice}"

@@ -10,6 +10,8 @@ NAME is a folder of experiments/, or a path to a folder with a table.yaml.
 
 from __future__ import annotations
 
+import json
+
 from retrieval_kd.contracts import UserError
 
 
@@ -35,7 +37,8 @@ def run(arguments: list[str]) -> int:
         return 0
     text = (folder / "table.md").read_text(encoding="utf-8")
     print(f"\n{text}\n{folder}/table.md, table.json, table.html")
-    return 1 if "| FAIL" in text else 0
+    rows = json.loads((folder / "table.json").read_text(encoding="utf-8"))["rows"]
+    return 1 if any(cell["status"] == "FAIL" for row in rows for cell in row["cells"].values()) else 0
 
 
 OWN = ("scale", "only", "dry_run")

@@ -44,3 +44,15 @@ def read_per_query(path: Path, collection: str, split: str, measure: str) -> dic
     if not len(table):
         raise UserError(f"{path}: holds no {measure} of {collection}/{split}")
     return dict(zip(table["query_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def join_per_query(parts: Mapping[tuple[str, str], Path], target: Path) -> None:
+    """One file of several, each under the (collection, split) that it is called here; without any, without lines."""
+    tables = [SCHEMA.empty_table()]
+    for names, part in parts.items():
+        table = pq.read_table(part)
+        for column, name in enumerate(names):  # equal content may have been measured under another name
+            table = table.set_column(column, SCHEMA.field(column), pa.repeat(pa.scalar(name), len(table)))
+        tables.append(table)
+    with atomic_file(target) as path:
+        pq.write_table(pa.concat_tables(tables), path)

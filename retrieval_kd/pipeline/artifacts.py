@@ -50,6 +50,9 @@ class Step:
         """The artifact's folder; written now if it is not there yet."""
         if self.done:
             return self.path
+        for step in self.inputs:
+            if isinstance(step, Step):
+                step.make()  # before the clock runs: each step's seconds are its own
         log.info("%s%s", self.name, f": {self.about}" if self.about else "")
         started = time.perf_counter()
         with atomic_folder(self.path) as folder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.pipeline.estimates import (
@@ -13,42 +15,58 @@ from retrieval_kd.pipeline.estimates import (
     encoder_size,
     in_words,
     keeps_vectors,
+    stores_scores,
 )
 from retrieval_kd.pipeline.page import TIMES, Page
 
 if TYPE_CHECKING:
+    from retrieval_kd.pipeline.artifacts import Step
+    from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
 
 
-def add_costs(page: Page, plan: Plan, counts: Counts) -> None:
-    """A block of estimates; of what is not known yet, the formula."""
+def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) -> None:
+    """A block of estimates for a plan and its recipe's stages; of what is not known yet, the formula."""
     page.block("Costs, estimated")
-    rerank = plan.values["engine"]["holds"] == "scores"
-    student = plan.trained is not None
-    if rerank or (student and plan.parts.needs_scores):
-        _add_calls(page, plan, counts, rerank)
+    if plan.values["engine"]["holds"] == "scores":
+        entry = plan.entries.evaluate[0]
+        _add_calls(page, plan, counts, _Lists(entry, plan.values["engine"]["depth"], plan.reranked(entry)))
+    asking = {stage.scored(stage.train_entry).key: stage for stage in stages if stage.parts.needs_scores}
+    for stage in asking.values():
+        negatives, entry = stage.values["negatives"], stage.train_entry
+        each = negatives["pool"] + (negatives.get("random") or 0)
+        its_counts = replace(counts, plan=stage)
+        mined = its_counts.candidates(entry)
+        _add_calls(page, stage, its_counts, _Lists(entry, each, stage.scored(entry), mined, ", and the positives"))
     size = None if plan.values["model"] else encoder_size(**plan.values["encoder"])
     _add_disk(page, plan, counts, size)
-    if student and size and "pooling" in plan.values["student"]:
-        _add_memory(page, plan, size)
+    memory = [rows for stage in stages if (rows := _memory(stage))]
+    for label, text, product in max(memory, default=(0, ()))[1]:
+        page.row(label, text, product)
 
 
-def _add_calls(page: Page, plan: Plan, counts: Counts, rerank: bool) -> None:
-    entry = plan.entries.evaluate[0] if rerank else plan.train_entry
-    negatives = plan.values["negatives"]
-    each = plan.values["engine"]["depth"] if rerank else negatives["pool"] + (negatives.get("random") or 0)
-    mined = None if rerank else counts.candidates(entry)
-    queries = mined[1] if mined else counts.queries(entry)
-    step = plan.reranked(entry) if rerank else plan.scored(entry)
-    pairs = None if queries is None else mined[0] if mined else each * queries
-    about = f"{each} passages {TIMES} {'queries' if queries is None else f'{queries:,} queries'}"
-    about += "" if rerank else ", and the positives"
+@dataclass(frozen=True)
+class _Lists:
+    """Which passages the teacher is asked about."""
+
+    entry: Entry
+    each: int  # passages per query
+    step: Step
+    mined: tuple[int, int] | None = None  # candidates and queries, once they are known
+    beside: str = ""
+
+
+def _add_calls(page: Page, plan: Plan, counts: Counts, lists: _Lists) -> None:
+    queries = lists.mined[1] if lists.mined else counts.queries(lists.entry)
+    pairs = None if queries is None else lists.mined[0] if lists.mined else lists.each * queries
+    about = f"{lists.each} passages {TIMES} {'queries' if queries is None else f'{queries:,} queries'}{lists.beside}"
     about += "" if pairs is None else f" = {pairs:,} pairs"
-    passages = counts.passages(entry)
-    page.row("teacher", about, "done" if counts.known and step.done else "less what the store has")
+    passages = counts.passages(lists.entry)
+    page.row("teacher", about, "done" if counts.known and lists.step.done else "less what the store has")
     for name, node in plan.parts.scorers.items():
         if not keeps_vectors(node):
-            page.row("", f"{name}: {'a score per pair' if pairs is None else f'{pairs:,} scores'}", _scores(pairs))
+            kept = _scores(pairs) if stores_scores(node) else "none is kept"
+            page.row("", f"{name}: {'a score per pair' if pairs is None else f'{pairs:,} scores'}", kept)
             continue
         texts = None if pairs is None or queries is None else queries + min(pairs, passages or pairs)
         size = _scorer_size(node)
@@ -66,37 +84,47 @@ def _scorer_size(node: dict[str, Any]) -> EncoderSize | None:
 
 
 def _add_disk(page: Page, plan: Plan, counts: Counts, size: EncoderSize | None) -> None:
-    values = plan.values
-    depth, window = values["evaluation"]["depth"], values["negatives"].get("window")
-    lines = [(counts.queries(entry), depth) for entry in plan.entries.evaluate]
+    rows = [_runs(plan, counts)]
+    if plan.values["engine"]["holds"] == "representations" and size is not None:
+        if "pooling" in plan.values["student"]:
+            rows += [_vectors(entry, counts, size) for entry in {e.name: e for e in plan.entries.evaluate}.values()]
+        if plan.trained is not None:
+            rows.append((f"model {in_words(size.parameters * 4)}", f"{size.parameters:,} weights {TIMES} 4 bytes"))
+    for number_of_row, (text, product) in enumerate(rows):
+        page.row("" if number_of_row else "disk", text, product)
+
+
+def _runs(plan: Plan, counts: Counts) -> tuple[str, str]:
+    window = plan.values["negatives"].get("window")
+    lists = [(counts.queries(entry), plan.values["evaluation"]["depth"]) for entry in plan.entries.evaluate]
     if plan.trained is not None and window:
-        lines.append((counts.queries(plan.entries.train), window[1]))
-    if all(queries is not None for queries, _ in lines):
-        total = sum((queries or 0) * each for queries, each in lines)
-        page.row(
-            "disk", f"runs {in_words(total * RUN_LINE_BYTES)}", f"{total:,} lines {TIMES} about {RUN_LINE_BYTES} bytes"
-        )
-    if values["engine"]["holds"] != "representations" or size is None:
-        return
-    if "pooling" in values["student"]:
-        for entry in {entry.name: entry for entry in plan.entries.evaluate}.values():
-            passages = counts.passages(entry)
-            product = f"passages {TIMES} {size.dimension} dimensions {TIMES} 4 bytes"
-            if passages is None:
-                page.row("", f"vectors of {entry.name}", product)
-            else:
-                page.row("", f"vectors {in_words(passages * size.dimension * 4)}", f"{passages:,} {product}")
-    page.row("", f"model {in_words(size.parameters * 4)}", f"{size.parameters:,} weights {TIMES} 4 bytes")
+        lists.append((counts.queries(plan.entries.train), window[1]))
+    known = [queries * depth for queries, depth in lists if queries is not None]
+    if len(known) < len(lists):
+        depths = " + ".join(f"{depth} a query" for _, depth in lists)
+        return "runs", f"lines ({depths}) {TIMES} about {RUN_LINE_BYTES} bytes"
+    return f"runs {in_words(sum(known) * RUN_LINE_BYTES)}", f"{sum(known):,} lines {TIMES} about {RUN_LINE_BYTES} bytes"
 
 
-def _add_memory(page: Page, plan: Plan, size: EncoderSize) -> None:
-    """Of a step whose texts all have the greatest length; most steps need far less."""
+def _vectors(entry: Entry, counts: Counts, size: EncoderSize) -> tuple[str, str]:
+    passages = counts.passages(entry)
+    product = f"passages {TIMES} {size.dimension} dimensions {TIMES} 4 bytes"
+    if passages is None:
+        return f"vectors of {entry.name}", product
+    return f"vectors of {entry.name} {in_words(passages * size.dimension * 4)}", f"{passages:,} {product}"
+
+
+def _memory(plan: Plan) -> tuple[int, list[tuple[str, str, str]]] | None:
+    """Bytes of a training step whose texts all have the greatest length, and their rows; most steps need far less."""
     student, trainer = plan.values["student"], plan.values["trainer"]
+    size = encoder_size(**plan.values["encoder"])
+    if size is None or "pooling" not in student:
+        return None
     queries, listed = trainer["batch_size"], 1 + plan.values["negatives"]["per_query"]
     state = size.parameters * STATE_BYTES * (1 if student["shared"] else 2)
     kept = size.activations(queries, student["query"]["max_length"])
     kept += size.activations(queries * listed, student["passage"]["max_length"])
-    page.row("memory", f"weights, gradients, AdamW {in_words(state)}", f"{STATE_BYTES} bytes a weight")
-    most = "one group of like length at a time" if trainer["gradient_cache"] else "if all had the greatest length"
-    texts = f"{queries} queries and {queries * listed} passages"
-    page.row("", f"activations of a step up to {in_words(kept)}", f"{texts}, {most}")
+    most = "one group of like length at a time" if trainer["gradient_cache"] else "all of the greatest length"
+    texts = f"{queries} queries, {queries * listed} passages"
+    weights = ("memory", f"weights, gradients, AdamW {in_words(state)}", f"{STATE_BYTES} bytes a weight")
+    return state + kept, [weights, ("", f"activations of a step up to {in_words(kept)}", f"{texts}, {most}")]

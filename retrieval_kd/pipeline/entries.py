@@ -11,9 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Source, UserError
-from retrieval_kd.data.collections import Collection, Limit, collection_digest, open_collection
+from retrieval_kd.data.collections import NONE, Collection, Limit, collection_digest, open_collection
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.conf_tree import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Entry:
     def key(self) -> str:
         """Digest of queries, judgements and passages, without opening them."""
         return collection_digest(self.source, self.split, **self._options)
+
+    @cached_property
+    def judged(self) -> bool:
+        """Whether there is anything to evaluate against."""
+        return self.data["judgements"] != NONE and self.source.judgements(self.split) is not None
 
     @cached_property
     def passages_key(self) -> str:
@@ -93,6 +99,7 @@ def entries(cfg: DictConfig) -> Entries:
 def _named(cfg: DictConfig, role: str) -> tuple[Entry, ...]:
     found = []
     for name, overrides in cfg.data[role].items():
+        _check_entry(cfg, f"data.{role}.{name}", overrides)
         one = cfg.copy()
         one.data = OmegaConf.merge(cfg.data, {"name": name}, overrides, {"train": {}, "validation": {}, "evaluate": {}})
         plain = OmegaConf.to_container(one.data, resolve=True)
@@ -101,6 +108,15 @@ def _named(cfg: DictConfig, role: str) -> tuple[Entry, ...]:
             Entry(str(name), one.data.split, {str(k): v for k, v in plain.items()}, _source(one), Path(cfg.store))
         )
     return tuple(found)
+
+
+def _check_entry(cfg: DictConfig, key: str, overrides: Any) -> None:
+    """An entry is a mapping of keys that ``data`` has."""
+    if not isinstance(overrides, DictConfig):
+        raise UserError(f"{key}={overrides}: the value must be a mapping, such as {{split: test}}")
+    for name in map(str, overrides):
+        if name not in cfg.data:
+            raise UserError(f"{key}.{name}: there is no such key{did_you_mean(name, map(str, cfg.data))}")
 
 
 def _source(cfg: DictConfig) -> Source:

@@ -90,14 +90,23 @@ def _tensor_sizes(file: Path) -> dict[str, int]:
 
 
 def keeps_vectors(node: Mapping[str, Any]) -> bool:
-    """Whether a scorer encodes texts rather than pairs; its class is read, not imported, for that may take seconds."""
+    """Whether a scorer encodes texts rather than pairs."""
+    return any(isinstance(part, ast.FunctionDef) and part.name == "encode" for part in _class_body(node))
+
+
+def stores_scores(node: Mapping[str, Any]) -> bool:
+    """Whether a scorer's scores go to the store."""
+    return not any(ast.unparse(part).startswith("stored = False") for part in _class_body(node))
+
+
+def _class_body(node: Mapping[str, Any]) -> list[ast.stmt]:
+    """A scorer's class, read and not imported: that may take seconds."""
     module, _, name = str(node["_target_"]).rpartition(".")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        return False
+        return []
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    scorer = next((part for part in tree.body if isinstance(part, ast.ClassDef) and part.name == name), None)
-    return scorer is not None and any(getattr(part, "name", "") == "encode" for part in scorer.body)
+    return next((part.body for part in tree.body if isinstance(part, ast.ClassDef) and part.name == name), [])
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Counts:
         """Passages of a collection, from a step's record or counted, if that is quick."""
         for step in (self.plan.index(entry), self.plan.encoded(entry)) if self.known else ():
             if step.done:
-                return int(recorded(step)["passages"])
+                return int(_recorded(step)["passages"])
         return self._counted(entry) if self.known else None
 
     def candidates(self, entry: Entry) -> tuple[int, int] | None:
@@ -127,7 +136,7 @@ class Counts:
         mined = self.plan.mined(entry)
         if not self.known or not mined.done:
             return None
-        record = recorded(mined)
+        record = _recorded(mined)
         return int(record["candidates"]), int(record["queries"])
 
     @cached_property
@@ -151,7 +160,7 @@ def _count_quickly(entry: Entry) -> int | None:
     return count
 
 
-def recorded(step: Step) -> dict[str, Any]:
+def _recorded(step: Step) -> dict[str, Any]:
     """What a finished step wrote down."""
     record: dict[str, Any] = step.record()
     return record

@@ -10,88 +10,44 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import Passage, UserError
-from retrieval_kd.data.python_docs import SPLITS
+from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
-from retrieval_kd.pipeline.build import METADATA, build
+from retrieval_kd.pipeline.build import METADATA
 from retrieval_kd.pipeline.compatibility import check
-from retrieval_kd.pipeline.compose import compose, compose_stage
+from retrieval_kd.pipeline.compose import compose_stage
 from retrieval_kd.pipeline.costs import add_costs
 from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
 from retrieval_kd.pipeline.origins import Origins
 from retrieval_kd.pipeline.page import Page, number
 from retrieval_kd.pipeline.plan import NO_RESULT, Plan
+from retrieval_kd.pipeline.unread import is_read, without_reading
 
 NOTES = ("provenance", "reconstruction")  # what an option's file says of itself
 OF_VALIDATION = ("validation_queries", "patience", "select")
+HIDDEN = (METADATA - {"train"}) | {*NOTES}
 SPEED_ONLY = ("tokens_per_batch", "fused")
 
 
 def explain(cfg: DictConfig) -> str:
     """The whole explanation as text."""
-    read = _is_read(cfg)
-    plan = Plan(cfg if read else compose([*cfg.overrides, f"data.source._target_={__name__}.unread"]))
-    counts = Counts(plan, read)
-    origins = Origins(cfg)
-    page = Page()
-    page.title(f"{plan.values['name']}: what `retrieval-kd train` would do; nothing is computed")
+    read = is_read(cfg)
+    plan = Plan(cfg if read else without_reading(cfg))
+    counts, origins, page = Counts(plan, read), Origins(cfg), Page()
     steps = _steps(plan)
+    page.title(f"{plan.values['name']}: what `retrieval-kd train` would do; nothing is computed")
     _add_data(page, plan, counts, origins)
-    trains = plan.values["target"] == "teacher" or plan.trained is not None
-    if not trains:
-        page.row("training", "none", origins.of("model" if plan.values["model"] else "recipe.stages"))
-        _add_use(page, plan, origins)
-    elif plan.values["target"] == "teacher":
+    if plan.values["target"] == "teacher":
+        page.block("Training of the teacher alone")
         _add_teacher(page, plan, origins)
         _add_negatives(page, plan, origins)
-    else:
-        for name, stage, its_origins in _stages(plan, origins):
-            _add_stage(page, name, stage, counts, its_origins)
-    if plan.values["target"] != "teacher":
-        _add_search(page, plan, origins)
+    stages = list(_stages(plan, origins)) if plan.trained is not None else []
+    for name, stage, its_origins in stages if plan.values["target"] != "teacher" else ():
+        _add_stage(page, name, stage, counts, its_origins)
+    _add_search(page, plan, steps, origins)
     _add_steps(page, plan, steps, read)
-    add_costs(page, plan, counts)
+    if plan.values["target"] != "teacher":
+        add_costs(page, plan, [stage for _, stage, _ in stages], counts)
     return page.text()
-
-
-# ---- collections that only work could tell about
-
-
-class Unread:
-    """Stands for a collection that was never parsed: it has the splits, and nothing is known of their content."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def digest(self) -> str:
-        """No digest of anything."""
-        return "unread"
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits that the embedded collection has."""
-        return SPLITS
-
-    def passages(self) -> Iterator[Passage]:
-        """Nothing yet."""
-        return iter(())
-
-    def queries(self, split: str) -> dict[str, str]:
-        """Nothing yet."""
-        return {}
-
-    def judgements(self, split: str) -> None:
-        """Nothing yet."""
-
-
-def unread(name: str, **_: object) -> Unread:
-    """Take the place of a source, whatever that is configured by."""
-    return Unread(name)
-
-
-def _is_read(cfg: DictConfig) -> bool:
-    """Whether digests and counts can be had in no time; a source that does not say so is quick."""
-    source = build(cfg.data.source)
-    return bool(source.ready()) if hasattr(source, "ready") else True
 
 
 # ---- blocks
@@ -101,7 +57,9 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
     entries = plan.entries
     keys = {key: f"data.{key}" for key in ("split",)}
     limits = {f"limit.{key}": f"data.limit.{key}" for key in plan.values["data"]["limit"] or {}}
-    parts = [f"trains on {entries.train.label}{_many(counts.queries(entries.train))}"] if entries.train else []
+    trains = plan.trained is not None or plan.values["target"] == "teacher"
+    train = entries.train if trains else None
+    parts = [f"trains on {train.label}{_many(counts.queries(train))}"] if train else []
     parts += [f"evaluates {entry.label}{_many(counts.queries(entry))}" for entry in entries.evaluate]
     page.block("Data")
     page.row("data", ", ".join(parts), origins.summary(keys))
@@ -110,8 +68,8 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
         page.row("", _listed(given), origins.summary(limits))
     if not counts.known:
         name = entries.evaluate[0].name
-        page.row("", f"{name} was not parsed yet: until a command does so (about 20 s, once), counts and")
-        page.row("", "what of the steps is done are not known")
+        about = "until a command does so, once, counts and what of the steps is done are not known"
+        page.row("", f"{name} was not parsed yet: {about}")
 
 
 def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origins) -> None:
@@ -182,8 +140,6 @@ def _add_teacher(page: Page, plan: Plan, origins: Origins) -> None:
         option = options.get(f"scorer@teacher.{path}") or str(node["_target_"]).rpartition(".")[2]
         name = path.removeprefix("members.")
         page.row("", f"{name}: " * (name != option) + _call(option, settings), origins.summary(keys))
-    bm25, keys = _settings(plan.values["bm25"], "bm25")
-    page.row("bm25", _listed(bm25), origins.summary(keys))
 
 
 def _add_negatives(page: Page, plan: Plan, origins: Origins) -> None:
@@ -209,23 +165,23 @@ def _add_trainer(page: Page, plan: Plan, counts: Counts, origins: Origins) -> No
     if queries:
         steps = optimizer_steps(trainer, queries)
         epochs = optimizer_steps({**trainer, "max_steps": None}, queries)
-        bound = f" (max_steps; {epochs:,} in {trainer['epochs']} epochs)" if steps < epochs else ""
+        bound = f" (max_steps; the epochs have {epochs:,})" if steps < epochs else ""
         page.row("updates", f"{steps:,}{bound}, of {queries:,} queries in batches of {trainer['batch_size']}")
 
 
-def _add_use(page: Page, plan: Plan, origins: Origins) -> None:
-    holds = plan.values["engine"]["holds"]
-    if holds == "scores":
-        _add_teacher(page, plan, origins)
-    elif holds == "texts":
+def _add_search(page: Page, plan: Plan, steps: list[Step], origins: Origins) -> None:
+    page.block("Search and measures")
+    if any(step.name == "index" for step in steps):
         settings, keys = _settings(plan.values["bm25"], "bm25")
         page.row("bm25", _listed(settings), origins.summary(keys))
-    else:
-        _add_student(page, plan, origins)
-
-
-def _add_search(page: Page, plan: Plan, origins: Origins) -> None:
-    page.block("Search and measures")
+    if plan.values["target"] == "teacher":
+        return
+    if plan.trained is None:
+        page.row("training", "none", origins.of("model" if plan.values["model"] else "recipe.stages"))
+        if plan.values["engine"]["holds"] == "scores":
+            _add_teacher(page, plan, origins)
+        elif plan.values["engine"]["holds"] == "representations":
+            _add_student(page, plan, origins)
     settings, keys = _settings(plan.values["engine"], "engine")
     page.row("engine", _call(plan.values["options"]["engine"], settings), origins.summary(keys))
     settings, keys = _settings(plan.values["evaluation"], "evaluation")
@@ -259,7 +215,7 @@ def _stages(plan: Plan, origins: Origins) -> Iterator[tuple[str, Plan, Origins]]
     for name, overrides in stages.items():
         label = name if len(stages) > 1 else ""
         if not overrides:
-            yield label, Plan(plan.cfg), origins
+            yield label, plan, origins  # which has read its collections already
             continue
         cfg = compose_stage(overrides, said)
         check(cfg)
@@ -298,7 +254,7 @@ def _shortest(path: str, among: Iterable[str]) -> str:
 
 def _leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if str(key).startswith("_") or key in METADATA or key in NOTES:
+        if str(key).startswith("_") or key in HIDDEN:
             continue
         if isinstance(value, Mapping):
             yield from ((f"{key}.{path}", inner) for path, inner in _leaves(value))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.build import METADATA, build, resolve
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class Parts:
             return student
         from retrieval_kd.interop.model_folder import read_model
 
-        return read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
+        try:
+            return read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
+        except UserError as error:
+            raise UserError(str(error).replace("encoder.name:", f"model={name}:", 1)) from error
 
     def training(self) -> Training:
         """Objective, filter, pacing, regularizer and optimizer."""

@@ -8,21 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from retrieval_kd.contracts import ScoreTeacher, UserError
 from retrieval_kd.data.files import file_digest, text_digest
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.compose import plain
+from retrieval_kd.pipeline.conf_tree import load
 from retrieval_kd.pipeline.entries import Entries, Entry, entries
+from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
+from retrieval_kd.pipeline.keys import deciding, named_files, path_key
 from retrieval_kd.pipeline.parts import Parts
-
-# Keys that change how long a step takes, or what is printed, but not what it writes.
-NO_RESULT = {
-    "trainer": ("accelerator", "devices", "strategy", "workers", "log_every", "checkpoint_every"),
-    "student": ("inference", "writer"),
-    "negatives": ("per_query",),
-}
+from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -132,34 +129,43 @@ class Plan:
                 lambda folder: copy_run(folder, Path(source)),
                 source,
             )
-        return Plan(_changed(self.cfg, {"model": source, "evaluation.depth": depth})).student_run(entry)
+        return Plan(_changed(self.cfg, {"model": source, "evaluation.depth": depth}, engine="exact")).student_run(entry)
 
     def mined(self, entry: Entry) -> Step:
         """Candidates of a split."""
         from retrieval_kd.pipeline.steps.mining import mine
 
         run = self.source_run(entry)
+        margin = self.values["negatives"].get("margin") is not None
         return self._step(
             "mine",
-            self._declared("negatives"),
-            [entry.key, run],
+            self._declared("negatives", *(["teacher"] if margin else [])),
+            [entry.key, run, *(self._teacher_inputs(entry) if margin else [])],
             lambda folder: mine(folder, entry.collection, run.make(), self.parts.negatives, self._margin_scores(entry)),
             entry.label,
         )
 
     def taught(self) -> Step | None:
         """The training of the teacher's members that are trained here."""
-        from retrieval_kd.pipeline.steps.teaching import teach
-
         members = self.parts.to_teach
         if not members:
             return None
-        mined = self.mined(self.train_entry)
+        plan = self
+        if self.values["negatives"].get("margin") is not None:  # which needs scores: who gives them learns without one
+            plan = Plan(_changed(self.cfg, {"negatives.margin": None}))
+        mined = plan.mined(self.train_entry)
+        trainer = {name: self.values["trainer"][name] for name in ("precision", "clip")}
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            from retrieval_kd.pipeline.steps.teaching import teach  # here: planning does without torch
+
+            return teach(folder, self, mined.make())
+
         return self._step(
             "teach",
-            {"teacher": self.values["teacher"], "seed": self.values["seed"]},
-            [mined],
-            lambda folder: teach(folder, self, mined.make()),
+            self._declared("teacher") | {"seed": self.values["seed"], "trainer": trainer},
+            [mined, *self._files("teacher")],
+            write,
             ", ".join(members),
         )
 
@@ -167,14 +173,19 @@ class Plan:
         """The members' scores of a split's candidates."""
         from retrieval_kd.pipeline.steps.scoring import score
 
-        mined, taught = self.mined(entry), self.taught()
+        mined = self.mined(entry)
         return self._step(
             "score",
             self._declared("teacher"),
-            [mined, self.index(entry), *([taught] if taught else [])],
+            [mined, *self._teacher_inputs(entry)],
             lambda folder: score(folder, entry.collection, mined.make(), self.teacher(entry), self.store),
             f"{entry.label} by {', '.join(self.parts.scorers)}",
         )
+
+    def _teacher_inputs(self, entry: Entry) -> list[Step | str]:
+        """What decides the teacher's scores of a collection, apart from its config."""
+        taught = self.taught()
+        return [self.index(entry), *([taught] if taught else []), *self._files("teacher")]
 
     def teacher(self, entry: Entry) -> ScoreTeacher:
         """The teacher, its lexical members over the passages of ``entry``."""
@@ -208,8 +219,8 @@ class Plan:
     def student_key(self) -> Step | str:
         """What decides the student's weights."""
         if self.values["model"]:
-            return _folder_key(Path(self.values["model"]), str(self.values["student"]))
-        return self.trained or text_digest("start", str(self._declared("student", "encoder")))
+            return path_key(Path(self.values["model"]), str(self._declared("student")), self._digests)
+        return self.trained or text_digest("start", str(self._declared("student", "encoder")), *self._files("encoder"))
 
     @property
     def student_name(self) -> str:
@@ -218,8 +229,6 @@ class Plan:
 
     def training(self) -> Step:
         """One stage's training."""
-        from retrieval_kd.pipeline.steps import stage
-
         entry = self.train_entry
         mined = self.mined(entry)
         scored = self.scored(entry) if self.parts.needs_scores else None
@@ -227,13 +236,22 @@ class Plan:
             "student", "encoder", "objective", "filter", "pacing", "regularizer", "optimizer", "trainer", "seed"
         )
         config["per_query"] = self.values["negatives"]["per_query"]
-        validation = self.entries.validation if self.values["trainer"]["validate_every"] is not None else None
-        inputs = [mined, *([scored] if scored else []), *([self.before] if self.before else [])]
+        settings = TrainerSettings(**self.values["trainer"])  # what is wrong with them is told before any work
+        validation = self.entries.validation if settings.validate_every is not None else None
+        if settings.validate_every is not None and validation is None:
+            raise UserError("trainer.validate_every needs a validation split; data.validation names none")
+        inputs = [mined, *([scored] if scored else []), *([self.before] if self.before else self._files("encoder"))]
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            from retrieval_kd.pipeline.steps import stage  # here: planning does without torch
+
+            return stage.train(folder, self, entry, validation, scored)
+
         return self._step(
             "train",
             config,
             [*inputs, *([self.mined(validation)] if validation else [])],
-            lambda folder: stage.train(folder, self, entry, validation, scored),
+            write,
             " + ".join(self.values["objective"]),
         )
 
@@ -252,19 +270,21 @@ class Plan:
         """The teacher's order of BM25's first passages."""
         from retrieval_kd.pipeline.steps.evaluating import rerank
 
-        run, taught = self.bm25_run(entry, self.values["engine"]["depth"]), self.taught()
+        run = self.bm25_run(entry, self.values["engine"]["depth"])
         return self._step(
             "search",
             self._declared("teacher", "engine"),
-            [run, *([taught] if taught else [])],
+            [run, *self._teacher_inputs(entry)],
             lambda folder: rerank(folder, entry.collection, run.make(), self.teacher(entry), self.store),
             f"teacher on {entry.label}",
         )
 
     def evaluated(self, entry: Entry) -> Step:
         """Measures of the run, per query."""
+        from retrieval_kd.evaluation.measures import check_measures
         from retrieval_kd.pipeline.steps.evaluating import evaluate
 
+        check_measures(self.values["evaluation"]["measures"])
         run = self.run(entry)
         return self._step(
             "evaluate",
@@ -275,13 +295,21 @@ class Plan:
         )
 
     def results(self) -> list[Step]:
-        """The evaluations that the config asks for; with their inputs they are the whole plan."""
-        return [self.evaluated(entry) for entry in self.entries.evaluate]
+        """The evaluations that the config asks for, runs where nothing is judged; with their inputs the whole plan."""
+        return [self.evaluated(entry) if entry.judged else self.run(entry) for entry in self.entries.evaluate]
 
     # ---- making steps
 
     def _declared(self, *names: str) -> dict[str, Any]:
-        return {name: _without(self.values[name], NO_RESULT.get(name, ())) for name in names}
+        return {name: deciding(name, self.values[name]) for name in names}
+
+    def _files(self, group: str) -> list[str]:
+        """Digests of the files and folders that a group of the config names."""
+        return [path_key(path, "", self._digests) for path in named_files(self.values[group])]
+
+    @property
+    def _digests(self) -> Path:
+        return self.store / "files"
 
     def _step(
         self,
@@ -298,22 +326,12 @@ class Plan:
 VERSIONS = {"index": 1, "search": 1, "encode": 1, "mine": 1, "teach": 1, "score": 1, "train": 1, "evaluate": 1}
 
 
-def _without(value: Any, names: tuple[str, ...]) -> Any:
-    return {key: inner for key, inner in value.items() if key not in names} if isinstance(value, dict) else value
-
-
-def _changed(cfg: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
-    from omegaconf import OmegaConf
-
+def _changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str) -> DictConfig:
+    """The config with other values, and with other options in some groups."""
     changed = cfg.copy()
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
+    with open_dict(changed):
+        for group, option in groups.items():
+            changed[group] = load(f"{group}/{option}")
     return changed
-
-
-def _folder_key(folder: Path, settings: str) -> str:
-    """Digest of a student's files; a hub name stands for itself."""
-    if not folder.is_dir():
-        return text_digest("model", str(folder), settings)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".json"))
-    return text_digest("model", settings, *(f"{path.relative_to(folder)}:{file_digest(path)}" for path in files))

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
+from retrieval_kd.evaluation.per_query import join_per_query
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.plan import Plan
@@ -45,6 +46,9 @@ def step(cfg: DictConfig, name: str) -> Path:
     check(cfg, trains=None if name == "evaluate" else False)
     plan = Plan(cfg)
     if name == "evaluate":
+        for entry in plan.entries.evaluate:
+            if not entry.judged:
+                raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         results = plan.results()
         folder = output_folder(cfg, plan, results)
         lay_out(folder, cfg, plan, results)
@@ -103,15 +107,32 @@ def output_folder(cfg: DictConfig, plan: Plan, results: list[Step]) -> Path:
 
 def lay_out(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> None:
     """Make the results and put model, runs, measures and the record of how they came about into ``folder``."""
+    for step in results:  # all of them before the first file: a run that fails leaves no part of a folder
+        step.make()
+    if (folder / MANIFEST).exists():
+        _fill(folder, cfg, plan, results)
+        return
+    with atomic_folder(folder) as temporary:
+        _fill(temporary, cfg, plan, results)
+
+
+def _fill(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> None:
     collections: dict[str, Any] = {}
+    judged: dict[tuple[str, str], Path] = {}
     for entry, step in zip(plan.entries.evaluate, results, strict=True):
-        made = step.make()
-        collections[entry.label] = json.loads((made / METRICS).read_text())
-        _link(plan.run(entry).make() / "run.trec", folder / "runs" / f"{entry.name}.{entry.split}.trec")
-    if plan.trained is not None:
+        run = plan.run(entry).make() / "run.trec"
+        _link(run, folder / "runs" / f"{entry.name}.{entry.split}.trec")
+        if entry.judged:
+            collections[entry.label] = json.loads((step.make() / METRICS).read_text())
+            judged[entry.name, entry.split] = step.make() / "per_query.parquet"
+        else:
+            log.warning("%s has no judgements: the run is there, measures are not", entry.label)
+            collections[entry.label] = {"queries": len(entry.collection.queries), "measures": {}}
+    used = {step.key for result in results for step in result.walk()}
+    if plan.trained is not None and plan.trained.key in used:
         _link(plan.trained.make() / "model", folder / "model")
         _link(plan.trained.make() / "log.csv", folder / "log.csv")
-    _per_query([step.make() / "per_query.parquet" for step in results], folder / "per_query.parquet")
+    join_per_query(judged, folder / "per_query.parquet")
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     with atomic_file(folder / METRICS) as path:
@@ -122,32 +143,33 @@ def lay_out(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> N
 
 def costs(plan: Plan, results: list[Step]) -> dict[str, Any]:
     """What the result cost, from the records of the steps."""
-    records = {step.name: step.record() for result in results for step in result.walk()}
-    cost: dict[str, Any] = {"seconds": round(sum(record["seconds"] for record in records.values()), 1)}
-    found = {
-        "train_seconds": ("train", "train_seconds"),
-        "train_steps": ("train", "steps"),
-        "train_passages": ("train", "passages"),
-        "encode_passages_per_second": ("encode", "passages_per_second"),
-        "index_bytes": ("encode", "bytes") if "encode" in records else ("index", "bytes"),
-    }
-    if plan.values["engine"]["holds"] == "scores":
-        found["index_bytes"] = ("index", "bytes")
-    for name, (step, key) in found.items():
-        if step in records and key in records[step]:
-            cost[name] = records[step][key]
+    steps = {step.key: step for result in results for step in result.walk()}
+    records: dict[str, list[dict[str, Any]]] = {}
+    for step in steps.values():
+        records.setdefault(step.name, []).append(step.record())
+    cost: dict[str, Any] = {"seconds": round(sum(record["seconds"] for made in records.values() for record in made), 1)}
+    for name, key in {"train_seconds": "train_seconds", "train_steps": "steps", "train_passages": "passages"}.items():
+        if "train" in records:  # of all stages
+            cost[name] = round(sum(record[key] for record in records["train"]), 3)
+    if "encode" in records:
+        cost["encode_passages_per_second"] = records["encode"][-1]["passages_per_second"]
+    holder = "index" if plan.values["engine"]["holds"] != "representations" else "encode"
+    if holder in records:
+        cost["index_bytes"] = records[holder][-1]["bytes"]
     return cost
 
 
 def manifest(plan: Plan, results: list[Step]) -> dict[str, Any]:
     """How the result came about."""
     steps = {step.key: step for result in results for step in result.walk()}
+    trained = plan.trained is not None and plan.trained.key in steps
+    inputs = [*([plan.train_entry] if trained else []), *plan.entries.evaluate]
     return {
         "key": results_key(results),
         "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
         "commit": _commit(),
         "seed": plan.values["seed"],
-        "inputs": {entry.label: entry.key for entry in plan.entries.evaluate},
+        "inputs": {entry.label: entry.key for entry in inputs},
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "accelerator": _accelerator()},
         "steps": [{"step": s.name, "digest": s.key, "seconds": s.record()["seconds"]} for s in steps.values()],
         "overrides": plan.values["overrides"],
@@ -199,11 +221,3 @@ def _link_file(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _per_query(parts: list[Path], target: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with atomic_file(target) as path:
-        pq.write_table(pa.concat_tables([pq.read_table(part) for part in parts]), path)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file
 from retrieval_kd.evaluation import tables
 from retrieval_kd.evaluation.per_query import read_per_query
 from retrieval_kd.evaluation.significance import PerQuery, corrected, paired
+from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, read_spec
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
@@ -63,13 +65,15 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     path = find(request.name)
     spec = read_table(path)
     wanted = _wanted(spec, request)
-    folder = OUTPUTS / (path.parent.name or path.stem)
+    folder = OUTPUTS / (path.resolve().parent.name)
+    # All of them before the first one runs: a mistake in the last row must not wait for hours.
+    configs = {row.name: [_config(spec, request, row, seed, path) for seed in _seeds(spec, request)] for row in wanted}
     rows = []
     for row in wanted:
         if request.dry_run:
-            say(_dry(spec, request, row))
+            say(_dry(row, configs[row.name]))
             continue
-        rows.append(_measured(spec, request, row, folder))
+        rows.append(_measured(spec, request, row, configs[row.name], folder))
         say(_line(spec, request.scale, rows[-1]))
     if not request.dry_run:
         _compare(spec, request.scale, rows, folder)
@@ -77,29 +81,30 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def read_table(path: Path) -> tables.TableSpec:
+def read_table(path: Path) -> TableSpec:
     """A table.yaml, with every mistake told by its place."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoRepetition)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    return tables.read_spec(content, str(path))
+        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise UserError(f"{path}: {told}") from error
+    return read_spec(content, str(path))
 
 
-class _NoRepetition(yaml.SafeLoader):
+class _NoRepetition(yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which a key that stands twice is a mistake: two rows of one name would hide each other."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for place, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
+            if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
         return super().construct_mapping(node, deep)
 
 
-def _wanted(spec: tables.TableSpec, request: Request) -> list[tables.RowSpec]:
+def _wanted(spec: TableSpec, request: Request) -> list[RowSpec]:
     if request.scale not in spec.seeds:
         raise UserError(f"scale={request.scale}: this table has {', '.join(spec.seeds)}")
     names = [row.name for row in spec.rows]
@@ -109,28 +114,38 @@ def _wanted(spec: tables.TableSpec, request: Request) -> list[tables.RowSpec]:
     return [row for row in spec.rows if not request.only or row.name in request.only]
 
 
-def _plan(spec: tables.TableSpec, request: Request, row: tables.RowSpec, seed: int) -> Plan:
+def _seeds(spec: TableSpec, request: Request) -> tuple[int, ...]:
+    return spec.seeds[request.scale]
+
+
+def _config(spec: TableSpec, request: Request, row: RowSpec, seed: int, path: Path) -> DictConfig:
     said = [*spec.overrides.get("all", ()), *spec.overrides.get(request.scale, ()), *row.overrides]
-    cfg = compose([f"scale={request.scale}", f"experiment={row.experiment}", *said, f"seed={seed}", *request.overrides])
-    check(cfg)
-    return Plan(cfg)
+    overrides = [f"scale={request.scale}", f"experiment={row.experiment}", *said, f"seed={seed}", *request.overrides]
+    try:
+        cfg = compose(overrides)
+        check(cfg)
+    except UserError as error:
+        raise UserError(f"{path}: rows.{row.name}: {error}") from error
+    return cfg
 
 
-def _dry(spec: tables.TableSpec, request: Request, row: tables.RowSpec) -> str:
-    plan = _plan(spec, request, row, spec.seeds[request.scale][0])
-    steps = {step.key: step for result in plan.results() for step in result.walk()}
+def _dry(row: RowSpec, configs: Sequence[DictConfig]) -> str:
+    results = [result for cfg in configs for result in Plan(cfg).results()]
+    steps = {step.key: step for result in results for step in result.walk()}
     missing = [step.name for step in steps.values() if not step.done]
     return f"{row.name}: " + (f"to do: {', '.join(missing)}" if missing else "done")
 
 
-def _measured(spec: tables.TableSpec, request: Request, row: tables.RowSpec, folder: Path) -> tables.Row:
+def _measured(
+    spec: TableSpec, request: Request, row: RowSpec, configs: Sequence[DictConfig], folder: Path
+) -> tables.Row:
     """One row over its seeds; a seed whose results are there is not touched."""
-    seeds = spec.seeds[request.scale]
+    seeds = _seeds(spec, request)
     values: dict[str, list[float]] = {cell: [] for cell in spec.columns}
     cost: dict[str, Any] = {}
     other = False
-    for seed in seeds:
-        plan = _plan(spec, request, row, seed)
+    for seed, cfg in zip(seeds, configs, strict=True):
+        plan = Plan(cfg)
         place = seed_folder(folder, request.scale, row.name, seed)
         _bring_seed(plan, place)
         found = json.loads((place / METRICS).read_text())
@@ -158,7 +173,7 @@ def _bring_seed(plan: Plan, place: Path) -> None:
     lay_out(place, plan.cfg, plan, results)
 
 
-def _line(spec: tables.TableSpec, scale: str, row: tables.Row) -> str:
+def _line(spec: TableSpec, scale: str, row: tables.Row) -> str:
     """A row as it is ready, before it can be compared."""
     header, cells = tables.lines(spec, scale, [row])
     count = len(spec.columns)
@@ -168,7 +183,7 @@ def _line(spec: tables.TableSpec, scale: str, row: tables.Row) -> str:
     return f"{row.spec.name:28}  {measured}  {cells[0][count + 2]}".rstrip()
 
 
-def _compare(spec: tables.TableSpec, scale: str, rows: Sequence[tables.Row], folder: Path) -> None:
+def _compare(spec: TableSpec, scale: str, rows: Sequence[tables.Row], folder: Path) -> None:
     """Each row against its control, per column, corrected over the column."""
     by_name = {row.spec.name: row for row in rows}
     for cell in spec.columns:
@@ -202,7 +217,7 @@ def _per_query(folder: Path, scale: str, row: tables.Row, cell: str) -> PerQuery
     return {query: sum(one[query] for one in found) / len(found) for query in found[0]}
 
 
-def _write(spec: tables.TableSpec, request: Request, rows: Sequence[tables.Row], folder: Path) -> None:
+def _write(spec: TableSpec, request: Request, rows: Sequence[tables.Row], folder: Path) -> None:
     first = seed_folder(folder, request.scale, rows[0].spec.name, rows[0].seeds[0])
     metrics = json.loads((first / METRICS).read_text())
     queries = {label: found["queries"] for label, found in metrics["collections"].items()}

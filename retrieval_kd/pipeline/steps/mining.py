@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_kd.contracts import DARK_ROLES, ScoreTeacher
+from retrieval_kd.contracts import DARK_ROLES, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.training_set import combine_scores
@@ -35,13 +35,26 @@ def mine(
     score: Callable[[Candidates], np.ndarray] | None,
 ) -> dict[str, Any]:
     """Candidates of every query, and where every retrieved passage went."""
-    found = Run.read(run / RUN)
+    found = _of_split(Run.read(run / RUN), collection)
     candidates, statistics = negatives.mine(found, collection.judgements, collection.passages, score)
     candidates.write(folder / CANDIDATES)
     (folder / "statistics.json").write_text(json.dumps(statistics.as_dict(), indent=1))
     for line in statistics.lines():
         log.info("mine: %s", line)
     return {"candidates": len(candidates), "queries": len(candidates.query_ids)}
+
+
+def _of_split(run: Run, collection: Collection) -> Run:
+    """The lists of the split's queries: somebody's run may hold those of other splits too."""
+    rows = [row for row, query_id in enumerate(run.query_ids) if query_id in collection.queries]
+    if not rows:
+        raise UserError(f"negatives.source: the run has no query of {collection.name}/{collection.split}")
+    if len(rows) == len(run):
+        return run
+    parts = [np.arange(run.offsets[row], run.offsets[row + 1]) for row in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    kept = np.concatenate(parts)
+    return Run([run.query_ids[row] for row in rows], offsets, run.passage_ids[kept], run.scores[kept])
 
 
 def copy_run(folder: Path, source: Path) -> dict[str, Any]:

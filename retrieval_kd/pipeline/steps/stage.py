@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
-from retrieval_kd.pipeline.steps.training import TrainerSettings, clear, fit
+from retrieval_kd.pipeline.steps.training import clear, fit, work_folder
+from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -55,13 +57,12 @@ def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scor
     )
     settings = TrainerSettings(**plan.values["trainer"])
     task = _task(plan, validation, settings.validation_queries) if validation else None
-    work = folder.parent / f"{plan.training().key}.work"
-    work.mkdir(exist_ok=True)
-    found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
-    get_method(plan.values["student"]["writer"])(student, folder / "model")
-    for log_file in work.rglob("metrics.csv"):
-        log_file.replace(folder / "log.csv")
-    clear(work)
+    with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
+        found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
+        get_method(plan.values["student"]["writer"])(student, folder / "model")
+        for log_file in work.rglob("metrics.csv"):
+            log_file.replace(folder / "log.csv")
+        clear(work)
     plan.parts.forget()
     return found
 
@@ -77,10 +78,10 @@ def _report(
     folder: Path, plan: Plan, collection: Collection, candidates: Candidates, signals: Signalled, student: Student
 ) -> dict[str, Any]:
     """Tell what the teacher is worth before anything is learned from it."""
-    temperatures = [term.get("teacher_temperature") for term in plan.values["objective"].values()]
-    temperature = next((float(value) for value in temperatures if value is not None), 1.0)
+    terms = plan.values["objective"].values()
+    temperatures = [float(term["teacher_temperature"]) for term in terms if "teacher_temperature" in term]
     report = teacher_report(
-        signals.scores, candidates.role, candidates.offsets, temperature, relevance=candidates.relevance
+        signals.scores, candidates.role, candidates.offsets, (temperatures or [1.0])[0], relevance=candidates.relevance
     )
     for line in report.lines():
         log.info(line)
@@ -88,12 +89,7 @@ def _report(
     few = (candidates.role[same], candidates.offsets[: REPORTED_QUERIES + 1], candidates.relevance[same])
     taught = reranking_ndcg(signals.scores[same], *few)
     start = reranking_ndcg(_student_scores(collection, candidates, student, same), *few)
-    warnings = report.warnings()
-    if taught <= start:
-        warnings.append(
-            f"the teacher is no better than the student it is to teach: nDCG@10 {taught:.3f} against {start:.3f}"
-            f" on the lists of {len(few[1]) - 1} training queries"
-        )
+    warnings = replace(report, ndcg=taught).warnings(start, softmax=bool(temperatures))
     for line in warnings:
         log.warning(line)
     content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}

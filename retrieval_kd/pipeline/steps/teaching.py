@@ -16,7 +16,8 @@ from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
-from retrieval_kd.pipeline.steps.training import TrainerSettings, precision_of, quietly
+from retrieval_kd.pipeline.steps.training import precision_of, quietly
+from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.cross_encoder import CrossEncoder
 from retrieval_kd.teachers.cross_encoder_data import DrawnLists, LabelledList, ListCollator, training_loader

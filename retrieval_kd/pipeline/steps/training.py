@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +24,10 @@ from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
 from retrieval_kd.data.training_set import TrainingSet
 from retrieval_kd.functional.precision import computes_in_bf16
+from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 from retrieval_kd.students.student import Student, Training
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """The config's trainer group."""
-
-    accelerator: str
-    devices: int
-    strategy: str
-    precision: str
-    batch_size: int
-    accumulate: int
-    epochs: int
-    max_steps: int | None
-    warmup: float
-    clip: float
-    gradient_cache: bool
-    validate_every: int | None
-    validation_queries: int
-    patience: int | None
-    select: str
-    checkpoint_every: int
-    workers: int
-    log_every: int
-
-    def __post_init__(self) -> None:
-        if self.select not in ("last", "best"):
-            raise UserError(f"trainer.select={self.select}: it is last or best")
-        if self.select == "best" and self.validate_every is None:
-            raise UserError("trainer.select=best needs validations to choose from: give trainer.validate_every=STEPS")
 
 
 def fit(
@@ -120,13 +92,6 @@ def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Lo
     )
 
 
-def _precision(settings: TrainerSettings) -> str:
-    if settings.precision != "auto":
-        return settings.precision
-    device = "cuda" if settings.accelerator in ("gpu", "cuda") else settings.accelerator
-    return "bf16-mixed" if computes_in_bf16(device) else "32-true"
-
-
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without the advice that Lightning gives on choices which are deliberate here."""
@@ -154,6 +119,26 @@ def _load(student: Student, checkpoint: Path) -> None:
 
     state: Mapping[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     student.load_state_dict(state["state_dict"])
+
+
+@contextmanager
+def work_folder(path: Path, devices: int) -> Iterator[Path]:
+    """Where a training keeps what it goes on from; one of its own if another command trains the same just now."""
+    path.mkdir(exist_ok=True)
+    if devices != 1:  # the processes of one training share the folder
+        yield path
+        return
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as own:
+                yield Path(own)
+            return
+        except OSError as error:  # a file system without locks
+            log.debug("%s: %s", path, error)
+        yield path
+        Path(lock.name).unlink(missing_ok=True)
 
 
 def clear(work: Path) -> None:

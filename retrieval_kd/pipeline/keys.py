@@ -1,0 +1,53 @@
+"""What decides a step's artifact, apart from other artifacts: config values without those of speed, and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.data.files import file_digest, text_digest
+
+# Keys that change how long a step takes, or what is printed, but not what it writes.
+NO_RESULT = {
+    "trainer": ("accelerator", "devices", "strategy", "workers", "log_every", "checkpoint_every"),
+    "student": ("inference", "writer"),
+    "negatives": ("per_query",),
+}
+SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a time, wherever it stands
+FILES = frozenset({"name", "path"})  # keys that may name a file or folder, whose content decides then
+WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model"})  # of a folder, what a model is read from
+
+
+def deciding(group: str, value: Any) -> Any:
+    """The values of a group that decide what a step writes."""
+    return _without_speed(_without(value, NO_RESULT.get(group, ())))
+
+
+def named_files(value: Any, key: str = "") -> list[Path]:
+    """Files and folders that are there under the names which a part of the config gives."""
+    if isinstance(value, dict):
+        return [path for name, inner in value.items() for path in named_files(inner, name)]
+    named = key in FILES and isinstance(value, str) and Path(value).exists()
+    return [Path(value)] if named else []
+
+
+def path_key(place: Path, settings: str, cache: Path) -> str:
+    """Digest of a file, or of a student's files; a hub name stands for itself."""
+    if place.is_file():
+        return text_digest("file", file_digest(place, cache))
+    if not place.is_dir():
+        return text_digest("model", str(place), settings)
+    folder = place / "model" if (place / "model").is_dir() else place  # a run's folder: its manifest is not the model
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in WEIGHTS)
+    named = (f"{path.relative_to(folder)}:{file_digest(path, cache)}" for path in files)
+    return text_digest("model", settings, *named)
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    return {key: inner for key, inner in value.items() if key not in names} if isinstance(value, dict) else value
+
+
+def _without_speed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_speed(inner) for key, inner in value.items() if key not in SPEED}
+    return value

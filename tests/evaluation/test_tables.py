@@ -1,0 +1,150 @@
+"""Whether a row does what was expected of it, and what a table file may say."""
+
+import copy
+
+import pytest
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.evaluation.significance import corrected, paired
+from retrieval_kd.evaluation.table_spec import read_spec
+from retrieval_kd.evaluation.tables import Row, Status, as_html, as_json, as_markdown, status
+
+CELL, OTHER = "docs/test ndcg@10", "docs/test mrr@10"
+CONTENT = {
+    "title": "A <table>",
+    "columns": [CELL, OTHER],
+    "seeds": {"quick": [1], "small": [1, 2]},
+    "overrides": {"all": ["data=python_docs"]},
+    "tolerances": {"near": 0.02},
+    "data": {"quick": {"docs/test": "abc"}},
+    "rows": {
+        "base": {"experiment": "bm25"},
+        "ours": {
+            "experiment": "plain_kl",
+            "control": "base",
+            "expected": {"quick": {CELL: {"value": 0.5, "tolerance": "near"}}},
+            "published": {CELL: {"value": 0.55, "source": "a paper"}},
+        },
+    },
+}
+
+
+def row(value, name="ours", other_data=False, seeds=(1,)):
+    spec = read_spec(CONTENT, "table.yaml")
+    values = {} if value is None else {CELL: [value] * len(seeds)}
+    return Row(next(one for one in spec.rows if one.name == name), seeds, values, {}, other_data)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.5, Status.OK),
+        (0.52, Status.OK),  # .52 - .5 is a little more than .02 in floating point
+        (0.48, Status.OK),
+        (0.5201, Status.OKISH),
+        (0.9, Status.OKISH),
+        (0.4799, Status.OKISH),
+        (0.46, Status.OKISH),
+        (0.4599, Status.FAIL),
+        (0.1, Status.FAIL),
+        (None, Status.NONE),
+    ],
+)
+def test_status_by_tolerance(value, expected):
+    assert status(read_spec(CONTENT, "t"), "quick", row(value), CELL) is expected
+
+
+def test_status_without_expectation_and_on_other_data():
+    spec = read_spec(CONTENT, "t")
+    assert status(spec, "small", row(0.1), CELL) is Status.NONE
+    assert status(spec, "quick", row(0.1), OTHER) is Status.NONE
+    assert status(spec, "quick", row(0.1, "base"), CELL) is Status.NONE
+    assert status(spec, "quick", row(0.1, other_data=True), CELL) is Status.OTHER_DATA
+
+
+def test_json_form():
+    spec = read_spec(CONTENT, "t")
+    ours, base = row(0.48), row(0.3, "base")
+    values = [{f"q{query}": query / 100 + shift for query in range(40)} for shift in (0.18, 0.0)]
+    (ours.against[CELL],) = corrected([paired(*values, ("ours", "base"))])
+    ours.cost["train_seconds"] = 3.2
+    table = as_json(spec, "quick", [base, ours], {"commit": "c"})
+    assert (table["scale"], table["commit"], table["columns"]) == ("quick", "c", [CELL, OTHER])
+    first, second = table["rows"]
+    assert set(first) == {"name", "experiment", "cells", "cost"}
+    assert first["cells"] == {
+        CELL: {"value": 0.3, "seeds": [0.3], "published": None, "expected": None, "status": "", "against": None}
+    }
+    cell = second["cells"][CELL]
+    assert (cell["published"], cell["expected"]) == (
+        {"value": 0.55, "source": "a paper"},
+        {"value": 0.5, "tolerance": "near"},
+    )
+    assert (cell["status"], cell["against"]["row"], second["cost"]) == ("OK", "base", {"train_seconds": 3.2})
+    assert cell["against"]["difference"] == pytest.approx(0.18)
+    low, high = cell["against"]["interval"]
+    assert low <= 0.18 <= high
+    assert 0 < cell["against"]["p"] < 0.001
+
+
+def test_markdown_and_html_show_the_same_cells():
+    spec = read_spec(CONTENT, "t")
+    rows = [row(0.3, "base"), row(0.1, seeds=(1, 2))]
+    text, page = as_markdown(spec, "quick", rows, ["a note"]), as_html(spec, "quick", rows, ["a <note>"])
+    header, _, base, ours = [line for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in header.split("|")][1:4] == ["row", "ndcg@10", "mrr@10"]
+    cells = [cell.strip() for cell in ours.split("|")][1:-1]
+    assert cells[:5] == ["ours", "0.100 ± 0.000", "", "0.500", "FAIL"]
+    assert {len(line) for line in (header, base, ours)} == {len(header)}
+    assert all(f"<td>{cell}</td>" in page for cell in cells)
+    assert "A &lt;table&gt;" in page
+    assert "a &lt;note&gt;" in page
+    assert text.startswith("# A <table>\n\n|")
+    assert text.endswith("a note\n")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["rows", "ours", "control"], "absent", "rows.ours.control: there is no row 'absent'"),
+        (["rows", "ours", "control"], "ours", "rows.ours.control: a row is no control of itself"),
+        (["rows", "ours", "experiment"], None, "rows.ours: it names no experiment"),
+        (["rows", "ours", "expects"], {}, "rows.ours: unknown key 'expects'"),
+        (["rows", "ours"], "bm25", "rows.ours: a mapping with the key experiment expected"),
+        (["rows"], ["ours"], "rows: a mapping expected"),
+        (["rows"], {}, "rows, columns and seeds must not be empty"),
+        (["rows", "ours", "overrides"], "seed=1", "rows.ours.overrides: a list expected"),
+        (["rows", "ours", "expected", "quick", CELL], {"tolerance": "near"}, f"quick.{CELL}: {{value, tolerance}}"),
+        (["rows", "ours", "expected", "quick", CELL], 0.5, f"quick.{CELL}: {{value, tolerance}} expected"),
+        (["rows", "ours", "expected", "quick", CELL, "tolerance"], "far", "no tolerance 'far'; there are: near"),
+        (["rows", "ours", "expected", "quick", CELL, "value"], "high", f"{CELL}.value: a number expected"),
+        (["rows", "ours", "expected", "quick", "docs/dev ndcg@10"], {}, "docs/dev ndcg@10: there is no such column"),
+        (["rows", "ours", "expected", "huge"], {}, "expected: no scale 'huge'; this table has quick, small"),
+        (["rows", "ours", "published", CELL], {"value": 1}, f"published.{CELL}: a published number needs its source"),
+        (["tolerances", "near"], "close", "tolerances.near: a number expected, found 'close'"),
+        (["seeds", "quick"], 1, "seeds.quick: a list of integers expected, found 1"),
+        (["seeds", "quick"], [], "seeds.quick: a list of integers expected"),
+        (["columns"], ["docs/test"], "columns: 'docs/test' is not '<collection>/<split> <measure>'"),
+        (["columns"], CELL, "columns: a list expected"),
+        (["colums"], [CELL], "a table has the keys"),
+    ],
+)
+def test_mistakes_name_file_and_key(keys, value, message):
+    content = copy.deepcopy(CONTENT)
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    if value is None:
+        del place[keys[-1]]
+    with pytest.raises(UserError) as caught:
+        read_spec(content, "table.yaml")
+    assert str(caught.value).startswith("table.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [], "x"])
+def test_no_table_at_all(content):
+    with pytest.raises(UserError, match=r"table\.yaml: a table has the keys"):
+        read_spec(content, "table.yaml")
