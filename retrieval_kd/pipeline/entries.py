@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from retrieval_kd.contracts import Source, UserError
 from retrieval_kd.data.collections import NONE, Collection, Limit, collection_digest, open_collection
 from retrieval_kd.data.files import text_digest
+from retrieval_kd.data.folder import ALL
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.conf_tree import did_you_mean
 
@@ -88,7 +89,7 @@ def entries(cfg: DictConfig) -> Entries:
     if len(named["train"]) > 1 or len(named["validation"]) > 1:
         raise UserError("data.train and data.validation take one collection each; several go to data.evaluate")
     return Entries(
-        train=named["train"][0] if named["train"] else own("train" if "train" in splits else None),
+        train=named["train"][0] if named["train"] else own(_training_split(splits)),
         validation=named["validation"][0]
         if named["validation"]
         else own(next((split for split in splits if split in ("dev", "validation", "valid")), None)),
@@ -122,3 +123,10 @@ def _check_entry(cfg: DictConfig, key: str, overrides: Any) -> None:
 def _source(cfg: DictConfig) -> Source:
     source: Source = build(cfg.data.source)
     return source
+
+
+def _training_split(splits: Sequence[str]) -> str | None:
+    """The split to train on by shorthand: train, or all queries of a collection without judgements."""
+    if "train" in splits:
+        return "train"
+    return splits[0] if list(splits) == [ALL] else None

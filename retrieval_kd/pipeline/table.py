@@ -22,6 +22,7 @@ from retrieval_kd.evaluation import tables
 from retrieval_kd.evaluation.per_query import read_per_query
 from retrieval_kd.evaluation.significance import PerQuery, corrected, paired
 from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, read_spec
+from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
@@ -61,15 +62,22 @@ def find(name: str) -> Path:
 
 
 def bring(request: Request, say: Callable[[str], None]) -> Path:
-    """Run what is missing, ``say`` each row as it is ready, and write the table; returns its folder."""
+    """Run what is missing, ``say`` each row as it is ready, and write the table; returns its folder.
+
+    With ``only``, the other rows stay in the table as far as they are done already.
+    """
     path = find(request.name)
     spec = read_table(path)
     wanted = _wanted(spec, request)
     folder = OUTPUTS / (path.resolve().parent.name)
     # All of them before the first one runs: a mistake in the last row must not wait for hours.
-    configs = {row.name: [_config(spec, request, row, seed, path) for seed in _seeds(spec, request)] for row in wanted}
+    configs = {
+        row.name: [_config(spec, request, row, seed, path) for seed in _seeds(spec, request)] for row in spec.rows
+    }
     rows = []
-    for row in wanted:
+    for row in spec.rows:
+        if row not in wanted and (request.dry_run or not _done(request, row, configs[row.name], folder, spec)):
+            continue
         if request.dry_run:
             say(_dry(row, configs[row.name]))
             continue
@@ -164,10 +172,19 @@ def seed_folder(folder: Path, scale: str, row: str, seed: int) -> Path:
     return folder / scale / re.sub(r"[^A-Za-z0-9.+-]+", "_", row).strip("_") / f"seed-{seed}"
 
 
+def _done(request: Request, row: RowSpec, configs: Sequence[DictConfig], folder: Path, spec: TableSpec) -> bool:
+    places = [seed_folder(folder, request.scale, row.name, seed) for seed in _seeds(spec, request)]
+    return all(_holds(place, Plan(cfg).results()) for place, cfg in zip(places, configs, strict=True))
+
+
+def _holds(place: Path, results: list[Step]) -> bool:
+    manifest = place / MANIFEST
+    return manifest.exists() and json.loads(manifest.read_text())["key"] == results_key(results)
+
+
 def _bring_seed(plan: Plan, place: Path) -> None:
     results = plan.results()
-    manifest = place / MANIFEST
-    if manifest.exists() and json.loads(manifest.read_text())["key"] == results_key(results):
+    if _holds(place, results):
         return
     shutil.rmtree(place, ignore_errors=True)  # a row of a table that has changed since
     lay_out(place, plan.cfg, plan, results)

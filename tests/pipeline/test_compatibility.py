@@ -108,7 +108,7 @@ CASES = [
     ),
     (
         "batches_divide_over_processes",
-        {"trainer/devices": 3},
+        {"trainer/devices": 3, "trainer/batch_size": 32},
         ["trainer.batch_size=32", "3 processes", "trainer.batch_size=30"],
         {"trainer/devices": [0, 1]},
     ),

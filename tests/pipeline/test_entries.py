@@ -56,7 +56,7 @@ def test_what_is_judged(small, things, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(things, bare, ignore=shutil.ignore_patterns("qrels"))
     found = of(small, f"data.path={bare}", "data.split=all")
-    assert labels(found) == [None, None, "bare/all"]
+    assert labels(found) == ["bare/all", None, "bare/all"]
     assert not found.evaluate[0].judged
 
 

@@ -82,7 +82,7 @@ def test_a_weight_from_an_experiment_or_a_stage_is_told_so(data):
     ("overrides", "key", "origin"),
     [
         ([], "objective.contrastive.temperature", "conf/objective/contrastive.yaml"),
-        ([], "trainer.batch_size", "conf/trainer/cpu.yaml"),
+        ([], "trainer.accumulate", "conf/trainer/cpu.yaml"),
         (["trainer=ddp"], "trainer.clip", "conf/trainer/cpu.yaml"),  # two files further up
         (["trainer=ddp"], "trainer.accelerator", "conf/trainer/gpu.yaml"),
         (["trainer=ddp"], "trainer.devices", "conf/trainer/ddp.yaml"),
@@ -124,7 +124,7 @@ def test_of_a_stage_the_command_still_wins():
 
 def test_exceptions_stand_behind_the_commonest_origin():
     origins = Origins(compose(["trainer.clip=2.0"]))
-    keys = {name: f"trainer.{name}" for name in ("batch_size", "clip", "warmup")}
+    keys = {name: f"trainer.{name}" for name in ("accumulate", "clip", "warmup")}
     assert origins.summary(keys) == "conf/trainer/cpu.yaml; clip: command line"
 
 

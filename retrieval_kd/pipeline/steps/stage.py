@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPORTED_QUERIES = 100  # of which the untrained student's order is compared with the teacher's
+REPORTED_QUERIES = 50  # of which the untrained student's order is compared with the teacher's
 
 
 def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scored: Step | None) -> dict[str, Any]:
