@@ -56,7 +56,7 @@ def run(training_set, tiny, validation, epochs=3, callbacks=(), resume=None, **c
         max_epochs=epochs,
         callbacks=[validation, *callbacks],
         logger=False,
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
