@@ -84,7 +84,7 @@ $(VENV)/.installed-$(ACCELERATOR): $(LOCKED) | $(BIN)/python
 	@echo "installing torch $(TORCH) ($(ACCELERATOR))"
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==$(TORCH)
 	@echo "installing retrieval_kd and what the quick table needs"
-	@$(PIP) -e '.[$(ACCELERATOR),quickstart]'
+	@$(PIP) -e '.[$(ACCELERATOR),quickstart,wandb]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-$(ACCELERATOR)

@@ -174,7 +174,7 @@ def _judgements(request: Request) -> tuple[str, Judgements]:
     found = entries(compose(request.data)).evaluate
     if len(found) != 1:
         raise UserError(f"data names {len(found)} collections; run files are compared on one, as data.split=… names it")
-    judgements = found[0].source.judgements(found[0].split)
+    judgements = found[0].collection.judgements
     if not judgements:
         raise UserError(f"{found[0].label} has no judgements to measure run files against")
     return found[0].label, judgements

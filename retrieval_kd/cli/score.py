@@ -3,7 +3,7 @@
 usage: retrieval-kd score [group=option] [key=value] …
 
   retrieval-kd score teacher=ensemble
-  retrieval-kd score teacher=pointwise teacher.scorer.name=DIR         a cross-encoder by name or folder
+  retrieval-kd score teacher=pointwise teacher.scorer.name=NAME teacher.scorer.train=null   a ready cross-encoder
 """
 
 from __future__ import annotations

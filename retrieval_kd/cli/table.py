@@ -21,6 +21,9 @@ def run(arguments: list[str]) -> int:
 
     if not arguments or "=" in arguments[0]:
         raise UserError("table needs a name: retrieval-kd table quickstart")
+    bare = [argument for argument in arguments[1:] if "=" not in argument]
+    if bare:
+        raise UserError(f"table takes one name and key=value; {bare[0]!r} is neither")
     own = dict(argument.split("=", 1) for argument in arguments[1:] if argument.split("=", 1)[0] in OWN)
     rest = tuple(argument for argument in arguments[1:] if argument.split("=", 1)[0] not in OWN)
     if own.get("dry_run", "false").lower() not in ("true", "false"):

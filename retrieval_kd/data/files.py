@@ -53,8 +53,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        told = str(error).lower()  # torch and safetensors wrap the system's error in one of their own
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "no space left" in told or "os error 28" in told:
             raise UserError(f"{path}: no space left on the disk; nothing was written half") from error
         raise
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.files import atomic_folder, text_digest
+from retrieval_kd.pipeline.environment import environment
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Step:
         started = time.perf_counter()
         with atomic_folder(self.path) as folder:
             found = dict(self.write(folder))
-            record = {"seconds": round(time.perf_counter() - started, 3), "config": self.config, **found}
+            seconds = round(time.perf_counter() - started, 3)
+            record = {"seconds": seconds, "config": self.config, **found, "environment": environment()}
             (folder / RECORD).write_text(json.dumps(record, indent=1))
         log.info("%s: %.1f s", self.name, record["seconds"])
         return self.path

@@ -92,7 +92,7 @@ def entries(cfg: DictConfig) -> Entries:
         train=named["train"][0] if named["train"] else own(_training_split(splits)),
         validation=named["validation"][0]
         if named["validation"]
-        else own(next((split for split in splits if split in ("dev", "validation", "valid")), None)),
+        else own(next((split for split in splits if split in ("dev", "validation", "valid", "val")), None)),
         evaluate=evaluate,
     )
 

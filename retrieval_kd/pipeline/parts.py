@@ -47,7 +47,7 @@ class Parts:
         """The trained student, the one that ``model`` names, or the untrained start."""
         name = str(trained.make() / "model") if trained else self.values["model"]
         if name not in self._students:
-            self._students = {name: self._load(name)}  # one at a time: a table visits many
+            self._students = {name: self._placed(self._load(name))}  # one at a time: a table visits many
         return self._students[name]
 
     def forget(self) -> None:
@@ -112,7 +112,15 @@ class Parts:
         given = {offer: make() for offer, make in offers.items() if offer in asked}
         if taught is not None and node.get("train"):
             given["name"] = str(taught / name)
-        return build(_without(node, given), **given)
+        scorer = build(_without(node, given), **given)
+        self._placed(scorer if hasattr(scorer, "to") else getattr(scorer, "encoder", None))
+        return scorer
+
+    def _placed(self, part: Any) -> Any:
+        """A model on the device that the trainer uses; anything else as it is."""
+        if self.values["trainer"]["accelerator"] in ("gpu", "cuda") and hasattr(part, "to"):
+            part.to("cuda")
+        return part
 
 
 def _without(node: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -66,26 +66,26 @@ class Plan:
 
     def bm25_run(self, entry: Entry, depth: int) -> Step:
         """BM25's run over a split."""
-        from retrieval_kd.pipeline.steps.searching import search_texts
+        from retrieval_kd.pipeline.steps.searching import Depth, search_texts
 
         index = self.index(entry)
         return self._step(
             "search",
-            {"engine": "bm25", "depth": depth},
+            {"engine": "bm25", "depth": depth, "identical": self._ignores_identical},
             [entry.key, index],
-            lambda folder: search_texts(folder, entry.collection, index.make(), depth),
+            lambda folder: search_texts(folder, entry.collection, index.make(), Depth(depth, self._ignores_identical)),
             f"BM25 on {entry.label}",
         )
 
     def student_run(self, entry: Entry) -> Step:
         """The student's run over a split, by the chosen engine."""
-        from retrieval_kd.pipeline.steps.searching import search_representations
+        from retrieval_kd.pipeline.steps.searching import Depth, search_representations
 
-        depth = self.values["evaluation"]["depth"]
+        depth = Depth(self.values["evaluation"]["depth"], self._ignores_identical)
         encoded = self.encoded(entry)
         return self._step(
             "search",
-            {"engine": self.values["engine"], "depth": depth},
+            {"engine": self.values["engine"], "depth": depth.passages, "identical": depth.ignore_identical_ids},
             [entry.key, encoded],
             lambda folder: search_representations(
                 folder, entry.collection, encoded.make(), self.parts.student(self.trained), self.parts.engine, depth
@@ -104,6 +104,10 @@ class Plan:
             lambda folder: encode_passages(folder, entry.collection, self.parts.student(self.trained)),
             f"{entry.name} by {self.student_name}",
         )
+
+    @property
+    def _ignores_identical(self) -> bool:
+        return bool(self.values["evaluation"]["ignore_identical_ids"])
 
     # ---- candidates and the teacher
 
@@ -240,6 +244,9 @@ class Plan:
         validation = self.entries.validation if settings.validate_every is not None else None
         if settings.validate_every is not None and validation is None:
             raise UserError("trainer.validate_every needs a validation split; data.validation names none")
+        hard = [name for name, term in self.values["objective"].items() if "judgements" in term.get("needs", ())]
+        if hard and not entry.judged:
+            raise UserError(f"objective={hard[0]} needs judgements, and {entry.label} has none; use listwise_kl alone")
         inputs = [mined, *([scored] if scored else []), *([self.before] if self.before else self._files("encoder"))]
 
         def write(folder: Path) -> Mapping[str, Any]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 MANIFEST = "manifest.json"
-PACKAGES = ("torch", "transformers", "pytorch-lightning", "hydra-core", "faiss-cpu", "faiss-gpu", "ranx", "bm25s")
 
 
 def train(cfg: DictConfig) -> Path:
@@ -67,8 +63,8 @@ def export(cfg: DictConfig) -> Path:
     """Write the student that ``model`` names as a folder for other libraries."""
     plan = Plan(cfg)
     folder = Path(plan.values["output_dir"])
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"output_dir={folder} is not empty; name a new folder")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"output_dir={folder} is not an empty folder; name a new one")
     writer = get_method(plan.values["student"]["writer"])
     with atomic_folder(folder) as temporary:
         writer(plan.parts.student(None), temporary)
@@ -164,39 +160,23 @@ def manifest(plan: Plan, results: list[Step]) -> dict[str, Any]:
     steps = {step.key: step for result in results for step in result.walk()}
     trained = plan.trained is not None and plan.trained.key in steps
     inputs = [*([plan.train_entry] if trained else []), *plan.entries.evaluate]
+    made = max((step.record() for step in steps.values()), key=lambda record: record["seconds"])  # where the work was
     return {
         "key": results_key(results),
-        "versions": {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name))},
-        "commit": _commit(),
+        **made["environment"],
         "seed": plan.values["seed"],
         "inputs": {entry.label: entry.key for entry in inputs},
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "accelerator": _accelerator()},
-        "steps": [{"step": s.name, "digest": s.key, "seconds": s.record()["seconds"]} for s in steps.values()],
+        "steps": [
+            {
+                "step": step.name,
+                "digest": step.key,
+                "seconds": step.record()["seconds"],
+                "commit": step.record()["environment"]["commit"],
+            }
+            for step in steps.values()
+        ],
         "overrides": plan.values["overrides"],
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The checkout's commit, where there is one."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
-
-
-def _accelerator() -> str:
-    import sys
-
-    torch = sys.modules.get("torch")  # nothing was computed here if it was never imported
-    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _link(source: Path, target: Path) -> None:

@@ -31,6 +31,20 @@ class TrainerSettings:
     log_every: int
 
     def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "accumulate",
+            "epochs",
+            "max_steps",
+            "validate_every",
+            "checkpoint_every",
+            "log_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"trainer.{name}={value}: it must be at least 1")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"trainer.warmup={self.warmup}: it is a share of the steps, from 0 to 1")
         if self.select not in ("last", "best"):
             raise UserError(f"trainer.select={self.select}: it is last or best")
         if self.select == "best" and self.validate_every is None:

@@ -162,8 +162,9 @@ class Student(pl.LightningModule):
             self.encode(batch.queries, Side.QUERY), self.encode(batch.passages, Side.PASSAGE), batch
         )
         evidence = Evidence(queries, passages, self.compare)
+        # The filter may ask for evidence, which is computed once: not under no_grad, or the objective has no gradient.
+        negative = ~signals.positive & ~signals.dark & parts.filter(evidence, signals)
         with torch.no_grad():
-            negative = ~signals.positive & ~signals.dark & parts.filter(evidence, signals)
             weight = parts.pacing(signals, self.progress)
         losses = parts.objective(evidence, signals, negative, weight)
         losses["penalty"] = parts.regularizer(queries, passages, self.progress)
@@ -176,7 +177,7 @@ class Student(pl.LightningModule):
         return total * processes
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Step the filter once per optimizer step, on the batch that was just learned from."""
+        """Step the filter once per optimizer step, on the first of the batches that the step accumulates."""
         if self.training_parts is not None and self._last is not None:
             with torch.no_grad():
                 self.training_parts.filter.step(*self._last, self.progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,26 @@ def build_index(folder: Path, collection: Collection, settings: Mapping[str, Any
     return {"passages": len(collection.passages), "bytes": folder_size(folder)}
 
 
-def search_texts(folder: Path, collection: Collection, index: Path, depth: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Depth:
+    """How many passages a run lists; a passage of the query's own id is left out where evaluation ignores it."""
+
+    passages: int
+    ignore_identical_ids: bool
+
+    def cut(self, run: Run) -> Run:
+        """What is left of a run that was searched one passage deeper."""
+        return (run.without_identical_ids() if self.ignore_identical_ids else run).depth(self.passages)
+
+
+def search_texts(folder: Path, collection: Collection, index: Path, depth: Depth) -> dict[str, Any]:
     """BM25's run over the collection's queries."""
     from retrieval_kd.engines.bm25 import BM25
 
     started = time.perf_counter()
-    hits = BM25(index / "index").search(list(collection.queries.values()), depth)
+    hits = BM25(index / "index").search(list(collection.queries.values()), depth.passages + 1)
     seconds = time.perf_counter() - started
-    Run.from_hits(list(collection.queries), hits, collection.passages).write(folder / RUN, "bm25")
+    depth.cut(Run.from_hits(list(collection.queries), hits, collection.passages)).write(folder / RUN, "bm25")
     return {"queries": len(collection.queries), "search_seconds": round(seconds, 3)}
 
 
@@ -59,7 +72,12 @@ def encode_passages(folder: Path, collection: Collection, encoder: TextEncoder) 
 
 
 def search_representations(
-    folder: Path, collection: Collection, encoded: Path, encoder: TextEncoder, engine: Callable[[Any], Any], depth: int
+    folder: Path,
+    collection: Collection,
+    encoded: Path,
+    encoder: TextEncoder,
+    engine: Callable[[Any], Any],
+    depth: Depth,
 ) -> dict[str, Any]:
     """The student's run: encode the queries and ask the engine."""
     from retrieval_kd.data.representations import StoredRepresentations
@@ -68,9 +86,9 @@ def search_representations(
     queries = encoder.encode_texts(list(collection.queries.values()), Side.QUERY)
     encoded_in = time.perf_counter() - started
     stored = StoredRepresentations.open(encoded / "passages")
-    hits = engine(stored.arrays["vectors"]).search(queries["vectors"].numpy(), depth)
+    hits = engine(stored.arrays["vectors"]).search(queries["vectors"].numpy(), depth.passages + 1)
     seconds = time.perf_counter() - started
-    Run.from_hits(list(collection.queries), hits, collection.passages).write(folder / RUN, "student")
+    depth.cut(Run.from_hits(list(collection.queries), hits, collection.passages)).write(folder / RUN, "student")
     return {
         "queries": len(collection.queries),
         "query_encode_seconds": round(encoded_in, 3),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
+from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
@@ -42,6 +44,7 @@ def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scor
     """Fill ``folder`` with the trained student and its training log."""
     collection = entry.collection
     candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    prepare(plan.store / "numba")
     student = plan.parts.student(plan.before)
     signals = _signals(plan, entry, candidates, scored)
     found: dict[str, Any] = {}
@@ -60,8 +63,7 @@ def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scor
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
         found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
         get_method(plan.values["student"]["writer"])(student, folder / "model")
-        for log_file in work.rglob("metrics.csv"):
-            log_file.replace(folder / "log.csv")
+        join_logs(sorted(work.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime), folder / "log.csv")
         clear(work)
     plan.parts.forget()
     return found
@@ -137,7 +139,8 @@ def ranking_task(
 
 
 def _logger(plan: Plan, work: Path) -> Logger:
-    logger: Logger = build(plan.cfg.logger)(save_dir=str(work))
+    lasting = {} if "save_dir" in plan.values["logger"] else {"save_dir": str(work)}
+    logger: Logger = build(plan.cfg.logger)(**lasting)
     return logger
 
 
@@ -146,3 +149,15 @@ def vars_of(report: Any) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and value != value else value for name, value in vars(report).items()
     }
+
+
+def join_logs(parts: Sequence[Path], target: Path) -> None:
+    """One log from those of a training that was resumed; nothing where nothing was logged."""
+    rows = [row for part in parts for row in csv.DictReader(part.open(encoding="utf-8", newline=""))]
+    if not rows:
+        return
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with target.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,47 @@
+"""What a result came about on: hardware, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "pytorch-lightning", "hydra-core", "faiss-cpu", "faiss-gpu", "ranx", "bm25s")
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions and the commit, as a step records them when it is made."""
+    return {"commit": _commit(), "hardware": _hardware(), "versions": _versions()}
+
+
+def _hardware() -> dict[str, Any]:
+    torch = sys.modules.get("torch")  # nothing was computed on an accelerator if it was never imported
+    gpu = torch is not None and torch.cuda.is_available()
+    accelerator = torch.cuda.get_device_name() if torch is not None and gpu else "cpu"
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "accelerator": accelerator}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    """The checkout's commit, where there is one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
