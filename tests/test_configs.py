@@ -38,7 +38,7 @@ def composed(group, name):
     """A configuration with this option; one holds an option of every other group too, for composing takes time."""
     if group in ALONE:
         place = PLACES.get(group, group).rpartition("@")[2]
-        required = [f"{place}.path=file"] if "path" in conf_tree.load(f"{group}/{name}") else []
+        required = [f"{place}.path=file"] if conf_tree.load(f"{group}/{name}").get("path") == "???" else []
         return _composed((*ALONE[group], selection(group, name), *required))
     number = conf_tree.options()[group].index(name)
     selections = []
@@ -46,7 +46,7 @@ def composed(group, name):
         if other not in ALONE:
             chosen = names[number % len(names)]
             selections.append(selection(other, chosen))
-            if "path" in conf_tree.load(f"{other}/{chosen}"):
+            if conf_tree.load(f"{other}/{chosen}").get("path") == "???":
                 selections.append(WITHOUT_DEFAULT[other])
     return _composed(tuple(selections))
 

@@ -121,7 +121,7 @@ def _add_student(page: Page, plan: Plan, origins: Origins) -> None:
     about = (
         f", {layers} of {size.depth} layers, {size.parameters / 1e6:.1f} M weights" if size else f", layers {layers}"
     )
-    used = {key: f"encoder.{key}" for key in encoder}
+    used = {key: f"encoder.{key}" for key, value in encoder.items() if value is not None}
     page.row("encoder", f"{encoder['name']}{about}", origins.summary(used))
 
 

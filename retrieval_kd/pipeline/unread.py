@@ -45,8 +45,9 @@ class Unread:
         """Nothing yet."""
         return {}
 
-    def judgements(self, split: str) -> None:
-        """Nothing yet."""
+    def judgements(self, split: str) -> dict[str, dict[str, int]]:
+        """None yet, but there will be."""
+        return {}
 
 
 def unread(name: str, **_: object) -> Unread:

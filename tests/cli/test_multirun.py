@@ -72,6 +72,6 @@ def test_mistakes_in_the_command_are_one_line(train, capsys):
 
 
 def test_several_processes_are_refused(train, capsys):
-    assert main(["train", "-m", "seed=1", "trainer=ddp", "trainer.devices=2"]) == 2
+    assert main(["train", "-m", "seed=1", "trainer=ddp", "trainer.strategy=ddp", "trainer.devices=2"]) == 2
     assert "one fresh process per job" in capsys.readouterr().err
     assert train == []
