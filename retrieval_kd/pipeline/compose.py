@@ -207,8 +207,8 @@ def _as_text(default: Any, value: Any) -> bool:
 def _refuse_wrong_type(cfg: DictConfig, key: str, default: Any, value: Any) -> None:
     if key in ANY_TYPE or _open(default) or (isinstance(value, str) and "${" in value):
         return
-    if value is None and isinstance(default, dict):
-        return  # a part that is switched off: teacher.scorer.train=null
+    if value is None and (isinstance(default, dict) or _null_at_home(key)):
+        return  # a part that is switched off, or a number that only a scale sets
     expected, fitting = KINDS[type(default)]
     if isinstance(value, fitting) and (isinstance(default, bool) or not isinstance(value, bool)):
         return
@@ -218,6 +218,13 @@ def _refuse_wrong_type(cfg: DictConfig, key: str, default: Any, value: Any) -> N
         raise UserError(f"{key}={shown}: this is an option of a group; select it by {group}={shown}")
     instead = "" if isinstance(default, dict) else f" (the default is {_shown(default)})"
     raise UserError(f"{key}={shown}: the value must be {expected}{instead}")
+
+
+def _null_at_home(key: str) -> bool:
+    try:
+        return conf_tree.own_default(key)[0] is None
+    except KeyError:
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -63,7 +63,7 @@ def has_key(name: str, key: str) -> bool:
 
 def default_of(key: str) -> tuple[Any, str]:
     """A key's value without any override, and the comment that stands behind it; KeyError if there is none."""
-    value, comment = _own_default(key)
+    value, comment = own_default(key)
     for scale in selected_by_default().get("scale", []):  # a scale sets numbers of other groups
         try:
             value = _look_up(f"scale/{scale}", key)[0]
@@ -72,7 +72,8 @@ def default_of(key: str) -> tuple[Any, str]:
     return value, comment
 
 
-def _own_default(key: str) -> tuple[Any, str]:
+def own_default(key: str) -> tuple[Any, str]:
+    """What the key's own group says, before a scale or an experiment does."""
     group, _, rest = key.partition(".")
     if group in load("config"):
         return _look_up("config", key)

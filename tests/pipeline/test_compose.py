@@ -164,3 +164,10 @@ def test_defaults_for_help_are_the_composed_ones():
 
 def test_options_are_the_files():
     assert conf_tree.options()["trainer"] == sorted(path.stem for path in Path(conf_dir() / "trainer").glob("*.yaml"))
+
+
+def test_what_only_a_scale_sets_can_be_unset():
+    assert compose(["encoder.layers=null"]).encoder.layers is None
+    assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
+    with pytest.raises(UserError, match="trainer.epochs=null"):
+        compose(["trainer.epochs=null"])
