@@ -257,10 +257,20 @@ class Plan:
         return self._step(
             "train",
             config,
-            [*inputs, *([self.mined(validation)] if validation else [])],
+            [
+                *inputs,
+                *([self.mined(validation)] if validation else []),
+                *([self.scored(self.reported_entry)] if scored and self.reported_entry != entry else []),
+            ],
             write,
             " + ".join(self.values["objective"]),
         )
+
+    @property
+    def reported_entry(self) -> Entry:
+        """Whose lists the teacher is judged by: held-out ones where it learned from the training lists itself."""
+        held_out = self.entries.validation
+        return held_out if self.parts.to_teach and held_out is not None and held_out.judged else self.train_entry
 
     # ---- results
 

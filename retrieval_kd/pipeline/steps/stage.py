@@ -49,7 +49,7 @@ def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scor
     signals = _signals(plan, entry, candidates, scored)
     found: dict[str, Any] = {}
     if scored is not None:
-        found = _report(folder, plan, collection, candidates, signals, student)
+        found = _report(folder, plan, student)
     data = TrainingSet(
         collection.queries,
         collection.judgements,
@@ -76,10 +76,12 @@ def _signals(plan: Plan, entry: Entry, candidates: Candidates, scored: Step | No
     return signalled(scored.make(), candidates, plan.teacher(entry))
 
 
-def _report(
-    folder: Path, plan: Plan, collection: Collection, candidates: Candidates, signals: Signalled, student: Student
-) -> dict[str, Any]:
+def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     """Tell what the teacher is worth before anything is learned from it."""
+    entry = plan.reported_entry
+    collection = entry.collection
+    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    signals = _signals(plan, entry, candidates, plan.scored(entry))
     terms = plan.values["objective"].values()
     temperatures = [float(term["teacher_temperature"]) for term in terms if "teacher_temperature" in term]
     report = teacher_report(
@@ -97,7 +99,11 @@ def _report(
     content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
     (folder / REPORT).write_text(json.dumps(content, indent=1))
     log.info(
-        "teacher: on %d training lists nDCG@10 %.3f, the student as it starts %.3f", len(few[1]) - 1, taught, start
+        "teacher: on %d lists of %s nDCG@10 %.3f, the student as it starts %.3f",
+        len(few[1]) - 1,
+        entry.label,
+        taught,
+        start,
     )
     return {"teacher_ndcg": taught, "start_ndcg": start}
 
