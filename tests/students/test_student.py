@@ -221,6 +221,26 @@ def test_objective_is_given_negatives_and_weight(tiny, training_set, alone):
     assert weight.tolist() == [0.5 * row for row in range(len(QUERIES))]
 
 
+class Looking(nn.Module):
+    """A filter that asks for the evidence before the objective does."""
+
+    def forward(self, evidence, signals):
+        return evidence.query_passage.detach() < torch.inf
+
+    def step(self, evidence, signals, progress):
+        pass
+
+
+def test_a_filter_that_looks_at_the_evidence_takes_no_gradient_away(tiny, training_set, alone):
+    student = make_student(tiny, dropout=False)
+    batch = make_batch(training_set, student, QUERIES)
+    student.prepare(make_training())
+    plain = gradients(student, batch)
+    student.prepare(make_training(filter=Looking()))
+    for name, value in gradients(student, batch).items():
+        torch.testing.assert_close(value, plain[name])
+
+
 def test_parts_with_state_are_in_the_checkpoint(tiny):
     class Counting(nn.Module):
         def __init__(self):
