@@ -169,5 +169,5 @@ def test_options_are_the_files():
 def test_what_only_a_scale_sets_can_be_unset():
     assert compose(["encoder.layers=null"]).encoder.layers is None
     assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
-    with pytest.raises(UserError, match="trainer.epochs=null"):
+    with pytest.raises(UserError, match=r"trainer\.epochs=null"):
         compose(["trainer.epochs=null"])
