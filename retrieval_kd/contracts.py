@@ -138,7 +138,11 @@ class ScoreTeacher(Protocol):
 
 
 Representations = dict[str, "Tensor"]
-"""What a student makes of N texts: named tensors that all have leading size N (``{"vectors": [N, D]}``)."""
+"""What a student makes of N texts: named tensors that all have leading size N (``{"vectors": [N, D]}``).
+
+Where texts differ in size (active terms, token vectors) there are ``lengths`` [N], and the other tensors are padded
+along their second dimension; on disk they lie flat, one text behind the other, with ``offsets`` [N + 1].
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,13 @@ class Evidence:
     def query_query(self) -> Tensor:
         """[Q, Q] similarities; meaningful for students with a shared space."""
         return self._compare(self.queries, self.queries)
+
+
+class Engine(Protocol):
+    """Holds what an encoder made of all passages, the arrays of which it is built with, and answers top-k."""
+
+    def search(self, queries: Mapping[str, np.ndarray], k: int) -> Hits:
+        """The k passages of highest score for each query's representation; equal scores in the order of rows."""
 
 
 class Objective(Protocol):

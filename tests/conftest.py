@@ -18,6 +18,22 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "retrieval_kd" / "numba"))
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The folder of a tiny encoder; not to be written to."""
+    from retrieval_kd.data.weights import build_tiny
+
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "encoder")
+
+
+@pytest.fixture(scope="session")
+def training_set(tmp_path_factory):
+    """The lists of ``training_case``; not to be changed."""
+    from training_case import make_training_set
+
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds():
     """Of what is already imported only, so that tests without torch stay fast."""
@@ -25,8 +41,10 @@ def _fixed_seeds():
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-        sys.modules["torch"].manual_seed(0)
+        torch = sys.modules["torch"]
+        torch.set_num_threads(1)
+        seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+        seed(0)  # the first asks every kind of device, which takes longer than most tests
 
 
 @pytest.fixture(autouse=True)

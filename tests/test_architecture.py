@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,10 @@ SIDE_EFFECTS = {
 }
 
 
-def modules(root: Path) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((root / PACKAGE).rglob("*.py")):
-        yield path.relative_to(root), ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def modules(root: Path) -> list[tuple[Path, ast.Module]]:
+    paths = sorted((root / PACKAGE).rglob("*.py"))
+    return [(path.relative_to(root), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
 
 
 def layer(path: Path) -> str:

@@ -4,14 +4,19 @@ Queries share passages: what is one query's positive is another's hard candidate
 three. Imported by tests and by the processes that they start.
 """
 
+import copy
+import json
+from functools import cache
+
 import numpy as np
+import pytorch_lightning as pl
 import torch
 
 from retrieval_kd.contracts import Passage, Role
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.passages import PassageStore
-from retrieval_kd.data.tokenize import SideSettings
+from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.weights import TINY_WORDS
 
@@ -19,8 +24,8 @@ WORDS = TINY_WORDS.split()
 QUERIES = 14
 PASSAGES = 40
 SIDES = {
-    "query": SideSettings(prompt="find ", max_length=12),
-    "passage": SideSettings(prompt="", max_length=24),
+    "query": {"prompt": "find ", "max_length": 12},
+    "passage": {"prompt": "", "max_length": 24},
 }
 
 
@@ -60,13 +65,20 @@ def make_training_set(folder, per_query=4, seed=3):
     return TrainingSet(queries, judgements, candidates, store, Signalled(scores, members), Draw(per_query, seed))
 
 
-def make_student(checkpoint, dropout=True, **changes):
+@cache
+def _built(settings):
     from retrieval_kd.students.bi_encoder import build_bi_encoder
 
+    with torch.random.fork_rng(devices=[]):
+        return build_bi_encoder(**json.loads(settings))
+
+
+def make_student(checkpoint, dropout=True, **changes):
+    """A copy of what is read from the folder once: reading takes longer than most tests."""
     settings = {"shared": True, "pooling": "mean", "similarity": "cosine", **SIDES}
     settings |= {"encoder": {"name": str(checkpoint), "layers": None}}
     settings |= {"inference": {"precision": "fp32", "tokens_per_batch": 512}}
-    student = build_bi_encoder(**settings | changes)
+    student = copy.deepcopy(_built(json.dumps(settings | changes)))
     if not dropout:
         for module in student.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -99,6 +111,22 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
         "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=lr),
     }
     return Training(**given | parts, warmup=0.1, gradient_cache=gradient_cache)
+
+
+def make_trainer(callbacks=(), **settings):
+    """A trainer on the processor that writes nothing but the checkpoints of a callback."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet["enable_checkpointing"] = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks)
+    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet | settings)
+
+
+def fit(student, training_set, callbacks, batch_size=4, workers=0, resume=None, **settings):
+    """Train a prepared student, from a checkpoint if one is given; the trainer."""
+    batches = EpochBatches(len(training_set), batch_size, training_set.draw.seed)
+    loader = ResumableLoader(batches, BatchMaker(training_set, student.tokenizer), workers)
+    trainer = make_trainer(callbacks, use_distributed_sampler=False, **settings)
+    trainer.fit(student, loader, ckpt_path=resume, weights_only=True)
+    return trainer
 
 
 def make_batch(training_set, student, queries, epoch=0):

@@ -1,4 +1,4 @@
-"""How fast training goes: queries and passages a second, and the seconds that were training and nothing else."""
+"""How fast training goes: queries and passages a second, and the seconds that it took."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retrieval_kd.contracts import Batch
 
 
 class Speed(pl.Callback):
-    """Counts what goes through the training step; ``seconds`` leaves validation and checkpoints out."""
+    """Counts what goes through training; ``seconds`` has everything, from the reading of the first batch on."""
 
     def __init__(self) -> None:
         self.queries = 0
@@ -19,15 +19,17 @@ class Speed(pl.Callback):
         self.seconds = 0.0
         self._started = 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Start the clock."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock: the first batch is read now."""
         self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Stop the clock and count."""
-        self.seconds += time.perf_counter() - self._started
+        """Read the clock and count; it goes on for the next batch."""
+        now = time.perf_counter()
+        self.seconds += now - self._started
+        self._started = now
         self.queries += len(batch.query_ids)
         self.passages += len(batch.passage_ids)
 

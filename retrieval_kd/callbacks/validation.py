@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Validation(pl.Callback):
         self.best = -1.0
         self.without_gain = 0
         self.last_step = 0
+        self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Validate after each ``every`` optimizer steps and at the last one."""
@@ -69,7 +71,9 @@ class Validation(pl.Callback):
             return
         self.last_step = step
         assert isinstance(pl_module, Student)
+        started = time.perf_counter()
         value = self.task.score(pl_module)
+        self.seconds += time.perf_counter() - started
         pl_module.log(f"validation/{MEASURE}", value, sync_dist=True)
         log.info("step %d: validation %s %.4f", step, MEASURE, value)
         self.without_gain = 0 if value > self.best else self.without_gain + 1
@@ -83,10 +87,10 @@ class Validation(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must remember."""
-        return {"best": self.best, "without_gain": self.without_gain, "last_step": self.last_step}
+        names = ("best", "without_gain", "last_step", "seconds")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where it stopped."""
-        self.best = state_dict["best"]
-        self.without_gain = state_dict["without_gain"]
-        self.last_step = state_dict["last_step"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)

@@ -9,7 +9,7 @@ RECORD = "step.json"
 
 
 def make(name: str, arguments: list[str], trains: bool | None = None) -> int:
-    """Bring one step up to date, and print where its artifact is and what it holds."""
+    """Bring one step up to date, and print where its artifacts are and what they hold."""
     from retrieval_kd.pipeline.compatibility import check
     from retrieval_kd.pipeline.compose import compose
 
@@ -18,11 +18,11 @@ def make(name: str, arguments: list[str], trains: bool | None = None) -> int:
     from retrieval_kd.cli.measures import print_measures
     from retrieval_kd.pipeline.run import step
 
-    folder = step(cfg, name)
-    for line in contents(folder):
-        print(line)
-    print_measures(folder)
-    print(folder)
+    for folder in step(cfg, name):
+        for line in contents(folder):
+            print(line)
+        print_measures(folder)
+        print(folder)
     return 0
 
 

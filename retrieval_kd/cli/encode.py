@@ -9,6 +9,7 @@ from __future__ import annotations
 
 KEYS = (
     "model",
+    "output_dir",
     "store",
     "data.split",
     "student.passage.max_length",

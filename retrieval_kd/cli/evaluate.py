@@ -9,7 +9,15 @@ usage: retrieval-kd evaluate [model=DIR] [group=option] [key=value] …
 
 from __future__ import annotations
 
-KEYS = ("model", "store", "data.split", "evaluation.measures", "evaluation.depth", "evaluation.ignore_identical_ids")
+KEYS = (
+    "model",
+    "output_dir",
+    "store",
+    "data.split",
+    "evaluation.measures",
+    "evaluation.depth",
+    "evaluation.ignore_identical_ids",
+)
 
 
 def run(arguments: list[str]) -> int:

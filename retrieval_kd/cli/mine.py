@@ -9,6 +9,7 @@ usage: retrieval-kd mine [group=option] [key=value] …
 from __future__ import annotations
 
 KEYS = (
+    "output_dir",
     "store",
     "data.split",
     "negatives.source",

@@ -8,7 +8,7 @@ usage: retrieval-kd score [group=option] [key=value] …
 
 from __future__ import annotations
 
-KEYS = ("store", "data.split", "negatives.source", "negatives.pool", "negatives.window")
+KEYS = ("output_dir", "store", "data.split", "negatives.source", "negatives.pool", "negatives.window")
 
 
 def run(arguments: list[str]) -> int:

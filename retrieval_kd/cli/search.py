@@ -9,7 +9,7 @@ usage: retrieval-kd search [model=DIR] [group=option] [key=value] …
 
 from __future__ import annotations
 
-KEYS = ("model", "store", "data.split", "evaluation.depth", "bm25")
+KEYS = ("model", "output_dir", "store", "data.split", "evaluation.depth", "bm25")
 
 
 def run(arguments: list[str]) -> int:

@@ -137,20 +137,6 @@ class Candidates:
         roles, counts = np.unique(self.role, return_counts=True)
         return {Role(role): count for role, count in zip(roles.tolist(), counts.tolist(), strict=True)}
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
-        """One list per query: its rows of the first part, then what the later parts add to them.
-
-        A passage that a list already has is not added again: the earlier part's role and provenance stay.
-        """
-        lists: dict[str, dict[str, Candidate]] = {}
-        for part in parts:
-            for one in part.lists():
-                merged = lists.setdefault(one.query_id, {})
-                for candidate in one.candidates():
-                    merged.setdefault(candidate.passage_id, candidate)
-        return cls.from_lists((query_id, list(merged.values())) for query_id, merged in lists.items())
-
     def write(self, path: Path) -> None:
         """Write Parquet, ids and names as dictionaries."""
         rows = np.repeat(np.arange(len(self.query_ids), dtype=np.int32), np.diff(self.offsets))

@@ -130,6 +130,14 @@ def open_collection(
     return Collection(source.name, split, passages, queries, kept, digest)
 
 
+def passages_digest(source: Source, titles: bool, limit: Limit | Mapping[str, Any] | None) -> str:
+    """Digest of the passages alone: the splits of a collection share indexes and representations."""
+    limit = Limit.of(limit)
+    # Queries decide which passages are judged, and with it which of them a limited collection keeps.
+    kept = "all" if limit.passages is None else limit.spelled()
+    return text_digest("passages", VERSION, source.digest(), str(bool(titles)), kept)
+
+
 def collection_digest(
     source: Source,
     split: str,

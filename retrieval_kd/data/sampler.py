@@ -32,13 +32,13 @@ class EpochBatches(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.queries)
-        share = _share(self.batch_size)
+        share = share_of(self.batch_size)
         for index in range(self.start, len(self)):
             batch = order[index * self.batch_size : (index + 1) * self.batch_size][share]
             yield [(int(query), self.epoch) for query in batch]
 
 
-def _share(batch_size: int) -> slice:
+def share_of(batch_size: int) -> slice:
     """Every n-th query from the process's own number on; asked late, since processes may start after the loader."""
     if not (dist.is_available() and dist.is_initialized()):
         return slice(None)

@@ -32,7 +32,7 @@ class ScoreStore:
     """Raw scores by (teacher fingerprint, query text, passage text); a folder for each fingerprint.
 
     Append-only, safe against a kill at any moment, and open to several processes at once: what one of them scores, the
-    others wait for and read. Scores come out as the teacher gave them; ``kind`` says what they mean.
+    others wait for and read. Scores come out as the teacher gave them; its ``kind`` says what they mean.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,11 +56,6 @@ class ScoreStore:
         scores = np.full((len(keys), 1), np.nan, np.float32)
         self._folder(keys.fingerprint).read(keys.values, scores)
         return scores[:, 0]
-
-    def absent(self, keys: PairKeys) -> int:
-        """Count the distinct pairs that are not stored: the teacher calls that are left."""
-        folder = self._folder(keys.fingerprint)
-        return len(np.unique(keys.values[~folder.has(keys.values)], axis=0))
 
     def append(self, keys: PairKeys, scores: np.ndarray, kind: ScoreKind) -> None:
         """Store finite scores [N] of pairs that are not there yet; a stored score never changes."""
@@ -92,11 +87,6 @@ class ScoreStore:
     def count(self, fingerprint: str) -> int:
         """Pairs stored for a teacher."""
         return self._folder(fingerprint).count()
-
-    def kind(self, fingerprint: str) -> ScoreKind | None:
-        """What a teacher's stored scores mean; None where nothing is stored."""
-        kind = self._folder(fingerprint).facts().get("kind")
-        return ScoreKind(kind) if kind else None
 
     def _folder(self, fingerprint: str) -> ShardFolder:
         if fingerprint not in self._folders:

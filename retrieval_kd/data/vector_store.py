@@ -15,6 +15,7 @@ from retrieval_kd.data.shard_folder import ShardFolder
 from retrieval_kd.data.shards import as_keys, shortened, text_keys
 
 BLOCK = 1 << 14  # texts hashed and pairs multiplied at once
+DTYPE = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,13 @@ class TextKeys:
 
 
 class VectorStore:
-    """Vectors by (teacher fingerprint, side, text), float32 or, with ``half``, float16; the two never mix.
+    """Vectors by (teacher fingerprint, side, text), in float32.
 
     Append-only, safe against a kill at any moment, and open to several processes at once.
     """
 
-    def __init__(self, path: Path, half: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.dtype = np.dtype(np.float16 if half else np.float32)
         self._folders: dict[tuple[str, Side], ShardFolder] = {}
 
     def keys(self, fingerprint: str, side: Side, texts: Sequence[str]) -> TextKeys:
@@ -52,18 +52,6 @@ class VectorStore:
         vectors = np.full((len(keys), folder.width() or 0), np.nan, np.float32)
         folder.read(keys.values, vectors)
         return vectors
-
-    def absent(self, keys: TextKeys) -> int:
-        """Count the distinct texts that are not stored."""
-        folder = self._folder(keys.fingerprint, keys.side)
-        return len(np.unique(keys.values[~folder.has(keys.values)], axis=0))
-
-    def encode_missing(
-        self, vector_scorer: VectorScorer, texts: Sequence[str], side: Side, chunk: int = 2048
-    ) -> np.ndarray:
-        """float32 [N, D]: what is stored is looked up; the rest is encoded, each distinct text once, and stored."""
-        keys = self._fill(vector_scorer, texts, side, chunk)
-        return self.lookup(keys)
 
     def score(
         self, vector_scorer: VectorScorer, queries: Sequence[str], passages: Sequence[str], chunk: int = 2048
@@ -81,22 +69,18 @@ class VectorStore:
             scores[some] = np.einsum("nd,nd->n", one, other)
         return scores
 
-    def count(self, fingerprint: str, side: Side) -> int:
-        """Texts stored for a teacher's side."""
-        return self._folder(fingerprint, side).count()
-
     def _fill(self, teacher: VectorScorer, texts: Sequence[str], side: Side, chunk: int) -> TextKeys:
         """Encode and store what is absent."""
         keys = self.keys(teacher.fingerprint, side, texts)
         folder = self._folder(teacher.fingerprint, side)
         folder.declare(
-            {"holds": f"{side} vectors, {self.dtype}", "fingerprint": teacher.fingerprint, "kind": str(teacher.kind)}
+            {"holds": f"{side} vectors, {DTYPE}", "fingerprint": teacher.fingerprint, "kind": str(teacher.kind)}
         )
 
         def compute(positions: np.ndarray) -> np.ndarray:
             some = [texts[position] for position in positions]
-            with np.errstate(over="ignore"):  # what half precision cannot hold is refused below
-                vectors = np.asarray(teacher.encode(some, side)).astype(self.dtype)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+                vectors = np.asarray(teacher.encode(some, side)).astype(DTYPE)
             _check(teacher.fingerprint, vectors, some)
             return vectors
 
@@ -105,7 +89,7 @@ class VectorStore:
 
     def _folder(self, fingerprint: str, side: Side) -> ShardFolder:
         if (fingerprint, side) not in self._folders:
-            name = text_digest(fingerprint, side, self.dtype.name)
+            name = text_digest(fingerprint, side, DTYPE.name)
             self._folders[fingerprint, side] = ShardFolder(self.path / name)
         return self._folders[fingerprint, side]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -18,9 +19,10 @@ SPARE = 8  # asked for beyond k: mostly enough to see all passages that share th
 
 
 class FlatIndex:
-    """Vectors of passages by row, searched exhaustively in float32; a memory-mapped array may be given."""
+    """``vectors`` of passages by row, searched exhaustively in float32; they may be memory-mapped."""
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    def __init__(self, passages: Mapping[str, np.ndarray]) -> None:
+        vectors = passages["vectors"]
         if vectors.ndim != 2 or not vectors.shape[1]:
             raise ValueError(f"vectors must be [N, D], got {list(vectors.shape)}")
         self.vectors = vectors
@@ -32,8 +34,9 @@ class FlatIndex:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def search(self, query_vectors: np.ndarray, k: int) -> Hits:
+    def search(self, queries: Mapping[str, np.ndarray], k: int) -> Hits:
         """The k passages of highest inner product, equal scores in the order of rows."""
+        query_vectors = queries["vectors"]
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         if query_vectors.ndim != 2 or query_vectors.shape[1] != self.vectors.shape[1]:
@@ -45,9 +48,9 @@ class FlatIndex:
             return hits
         block = max(1, min(4096, SCORES_AT_ONCE // (found + SPARE)))
         for start in track(range(0, size, block), "search"):
-            queries = _checked(query_vectors[start : start + block], start, "query")
-            part = slice(start, start + len(queries))
-            hits.rows[part, :found], hits.scores[part, :found] = self._best(queries, found, found + SPARE)
+            some = _checked(query_vectors[start : start + block], start, "query")
+            part = slice(start, start + len(some))
+            hits.rows[part, :found], hits.scores[part, :found] = self._best(some, found, found + SPARE)
         return hits
 
     def _best(self, queries: np.ndarray, k: int, asked: int) -> tuple[np.ndarray, np.ndarray]:

@@ -148,15 +148,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def smallest_detectable(differences: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true mean difference that a two-sided paired test on so many queries finds with probability ``power``."""
-    from scipy.special import stdtrit
-
-    freedom = len(differences) - 1
-    quantiles = stdtrit(freedom, 1 - alpha / 2) + stdtrit(freedom, power)
-    return float(quantiles * differences.std(ddof=1) / math.sqrt(len(differences)))
-
-
 def _differences(values: PerQuery, baseline: PerQuery, names: tuple[str, str]) -> np.ndarray:
     if values.keys() != baseline.keys():
         alone = sorted(values.keys() ^ baseline.keys())

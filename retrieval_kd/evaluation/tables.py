@@ -96,15 +96,19 @@ COSTS = {
     "train_seconds": ("train s", "{:.0f}"),
     "encode_passages_per_second": ("encode /s", "{:.0f}"),
     "index_bytes": ("index MB", "{}"),
+    "flops": ("FLOPS", "{:.2f}"),
+    "passage_terms_mean": ("terms", "{:.0f}"),
 }
+SPARSE = ("flops", "passage_terms_mean")  # shown where a row has them
 
 
 def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells as text, for every form that people read."""
     short = _short(spec.columns)
     header = ["row", *short, "expected", "status", "against", "difference [95 %]", "p (Holm)"]
-    header += [name for name, _ in COSTS.values()]
-    return header, [_texts(spec, scale, row) for row in rows]
+    shown = [key for key in COSTS if key not in SPARSE or any(key in row.cost for row in rows)]
+    header += [COSTS[key][0] for key in shown]
+    return header, [[*_texts(spec, scale, row), *(_cost(row.cost, key) for key in shown)] for row in rows]
 
 
 def _short(columns: Sequence[str]) -> list[str]:
@@ -124,9 +128,8 @@ def _texts(spec: TableSpec, scale: str, row: Row) -> list[str]:
         p = comparison.p_corrected
         difference = f"{comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
         compared = [str(row.spec.control), difference, "< .001" if p < 0.001 else f"{p:.3f}"]
-    costs = [_cost(row.cost, key, form) for key, (_, form) in COSTS.items()]
     worst = _worst([status(spec, scale, row, cell) for cell in spec.columns])
-    return [row.spec.name, *values, f"{expected.value:.3f}" if expected else "", worst, *compared, *costs]
+    return [row.spec.name, *values, f"{expected.value:.3f}" if expected else "", worst, *compared]
 
 
 def _value(seeds: Sequence[float]) -> str:
@@ -136,10 +139,10 @@ def _value(seeds: Sequence[float]) -> str:
     return mean if len(seeds) == 1 else f"{mean} ± {statistics.stdev(seeds):.3f}"
 
 
-def _cost(cost: Mapping[str, Any], key: str, form: str) -> str:
+def _cost(cost: Mapping[str, Any], key: str) -> str:
     if cost.get(key) is None:
         return ""
-    return f"{cost[key] / 1e6:.1f}" if key == "index_bytes" else form.format(cost[key])
+    return f"{cost[key] / 1e6:.1f}" if key == "index_bytes" else COSTS[key][1].format(cost[key])
 
 
 def _worst(found: Sequence[Status]) -> str:

@@ -14,6 +14,11 @@ def computes_in_bf16(device: str) -> bool:
     return device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def computed_in(precision: str, device: str) -> str:
+    """What an encoder really computes in: the name that vectors and scores are stored under."""
+    return "bf16" if autocasts(precision, device) else "fp32"
+
+
 def autocasts(precision: str, device: str) -> bool:
     """Whether an encoder runs under bfloat16 autocast: ``precision`` is bf16, fp32, or auto for what is fast."""
     if precision not in ("auto", "bf16", "fp32"):

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
-from retrieval_kd.interop.sentence_transformers import ROUTES, write_dense, write_dense_separate
+from retrieval_kd.interop.sentence_transformers import ROUTES, write_dense
 from retrieval_kd.students.backbone import load_encoder, load_tokenizer
 from retrieval_kd.students.bi_encoder import BiEncoder, build_bi_encoder
 from retrieval_kd.students.student import Inference
@@ -22,11 +24,10 @@ def write(student: BiEncoder, folder: Path) -> None:
     sides = student.tokenizer.sides
     shape: dict[str, Any] = {"pooling": student.pooling, "normalise": student.cosine}
     shape |= {"query": sides[Side.QUERY], "passage": sides[Side.PASSAGE]}
-    if student.query_encoder is None:
-        write_dense(folder, student.encoder, student.tokenizer.tokenizer, **shape)
-    else:
-        encoders = {Side.QUERY: student.query_encoder, Side.PASSAGE: student.encoder}
-        write_dense_separate(folder, encoders, student.tokenizer.tokenizer, **shape)
+    encoder: PreTrainedModel | dict[Side, PreTrainedModel] = student.encoder
+    if student.query_encoder is not None:
+        encoder = {Side.QUERY: student.query_encoder, Side.PASSAGE: student.encoder}
+    write_dense(folder, encoder, student.tokenizer.tokenizer, **shape)
     settings = {
         "reader": "retrieval_kd.interop.dense.read",
         "shared": student.query_encoder is None,

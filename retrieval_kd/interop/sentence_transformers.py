@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,9 @@ NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 ROUTER = "sentence_transformers.base.modules.router.Router"
 # A passage is called a document there.
 ROUTES = {Side.QUERY: "query", Side.PASSAGE: "document"}
+# Folders of an encoder's modules, the last of them where vectors get unit length.
+SHARED = ("", "1_Pooling", "2_Normalize")
+SEPARATE = ("0_Transformer", "1_Pooling", "2_Normalize")  # behind the route's name
 
 
 class SideSettings(Protocol):
@@ -41,7 +44,7 @@ class SideSettings(Protocol):
 
 def write_dense(
     folder: Path,
-    encoder: PreTrainedModel,
+    encoder: PreTrainedModel | Mapping[Side, PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
     *,
     pooling: str,
@@ -49,55 +52,35 @@ def write_dense(
     query: SideSettings,
     passage: SideSettings,
 ) -> None:
-    """Write a student whose two sides share one encoder, in place.
+    """Write a student whose sides share one encoder, or have one each, in place.
 
-    Sides of different length need release 6.2 to read them (``encode_query`` and ``encode_document`` then cut at their
-    own length, plain ``encode`` at the longer one); with equal lengths any release 6 does.
+    Where they share one, sides of different length need release 6.2 to read them (``encode_query`` and
+    ``encode_document`` then cut at their own length, plain ``encode`` at the longer one); with equal lengths any
+    release 6 does. Encoders of their own lie in a folder each and keep their own length; texts of no named side count
+    as passages.
 
     Args:
         folder: Made if it is missing; files of the same name are overwritten.
-        encoder: Any Hugging Face encoder whose first output is token states.
-        tokenizer: Not changed: a copy is written with the longer side's length.
+        encoder: Any Hugging Face encoder whose first output is token states, or one for each side.
+        tokenizer: Not changed: a copy is written with the longer side's length, or each side's own.
         pooling: ``mean`` or ``cls``, over prompt and special tokens too.
         normalise: Whether vectors get unit length; the similarity is then called cosine, else dot.
         query: Prompt and length of queries.
         passage: Prompt and length of passages.
     """
-    lengths = {} if query.max_length == passage.max_length else _lengths(query, passage)
-    longest = max(query.max_length, passage.max_length)
-    _write_encoder(folder, encoder, tokenizer, longest, lengths)
-    chain = [("", TRANSFORMER), ("1_Pooling", POOLING)] + ([("2_Normalize", NORMALIZE)] if normalise else [])
-    _write_pooling(folder / "1_Pooling", encoder, pooling)
-    if normalise:
-        _write_normalize(folder / "2_Normalize")
-    _write_model(folder, chain, query, passage, normalise)
-
-
-def write_dense_separate(
-    folder: Path,
-    encoders: Mapping[Side, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    pooling: str,
-    normalise: bool,
-    query: SideSettings,
-    passage: SideSettings,
-) -> None:
-    """Write a student with an encoder per side, in place; texts of no named side count as passages.
-
-    Arguments are those of ``write_dense``; each side's encoder lies in a folder of its own and keeps its own length.
-    """
     types: dict[str, str] = {}
+    modules = 3 if normalise else 2
+    if not isinstance(encoder, Mapping):
+        lengths = {} if query.max_length == passage.max_length else _lengths(query, passage)
+        longest = max(query.max_length, passage.max_length)
+        types |= _write_modules(folder, SHARED[:modules], encoder, tokenizer, pooling, longest, lengths)
+        _write_model(folder, list(types.items()), query, passage, normalise)
+        return
     structure: dict[str, list[str]] = {}
     for side, settings in ((Side.QUERY, query), (Side.PASSAGE, passage)):
-        encoder, route = encoders[side], ROUTES[side]
-        names = [f"{route}_0_Transformer", f"{route}_1_Pooling"] + ([f"{route}_2_Normalize"] if normalise else [])
-        _write_encoder(folder / names[0], encoder, tokenizer, settings.max_length, {})
-        _write_pooling(folder / names[1], encoder, pooling)
-        if normalise:
-            _write_normalize(folder / names[2])
-        types |= dict(zip(names, (TRANSFORMER, POOLING, NORMALIZE), strict=False))
-        structure[route] = names
+        names = [f"{ROUTES[side]}_{name}" for name in SEPARATE[:modules]]
+        types |= _write_modules(folder, names, encoder[side], tokenizer, pooling, settings.max_length, {})
+        structure[ROUTES[side]] = names
     parameters = {"default_route": ROUTES[Side.PASSAGE], "allow_empty_key": True, "route_mappings": {}}
     _write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
     _write_model(folder, [("", ROUTER)], query, passage, normalise)
@@ -105,6 +88,23 @@ def write_dense_separate(
 
 def _lengths(query: SideSettings, passage: SideSettings) -> dict[str, int]:
     return {"query_length": query.max_length, "document_length": passage.max_length}
+
+
+def _write_modules(
+    folder: Path,
+    names: Sequence[str],
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pooling: str,
+    length: int,
+    lengths: dict[str, int],
+) -> dict[str, str]:
+    """Write an encoder and what comes behind it to folders of these names; the type of each."""
+    _write_encoder(folder / names[0], encoder, tokenizer, length, lengths)
+    _write_pooling(folder / names[1], encoder, pooling)
+    for name in names[2:]:
+        _write_normalize(folder / name)
+    return dict(zip(names, (TRANSFORMER, POOLING, NORMALIZE), strict=False))
 
 
 def _write_encoder(

@@ -12,7 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
 
-METADATA = frozenset({"gives", "needs", "shared_space", "tokenizer", "holds", "makes", "train", "weight", "writer"})
+METADATA = frozenset(
+    {"gives", "needs", "shared_space", "tokenizer", "holds", "makes", "reads", "train", "weight", "writer"}
+)
 """Keys that tell the pipeline about a part; its constructor is not given them."""
 
 RESERVED = frozenset({"_target_", "_partial_", "_args_"})

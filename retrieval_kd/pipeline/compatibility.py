@@ -46,6 +46,14 @@ def pool_holds_the_draw(config: Config) -> str | None:
     )
 
 
+def window_is_a_pair_of_ranks(config: Config) -> str | None:
+    """Steps are planned by it, before the negatives are built."""
+    window = config["negatives"].get("window")
+    if window is None or (len(window) == 2 and all(isinstance(rank, int) for rank in window)):
+        return None
+    return f"negatives.window={window}: [first rank, last rank] is needed, such as [1,100]"
+
+
 def run_files_teach_what_they_list(config: Config) -> str | None:
     """Made passages are in no file."""
     if config["negatives"].get("makes") != "dark":
@@ -158,7 +166,12 @@ def batches_divide_over_processes(config: Config) -> str | None:
 
 Rule = Callable[[Config], str | None]
 
-RULES: tuple[Rule, ...] = (pool_holds_the_draw, run_files_teach_what_they_list, sweeps_run_one_process)
+RULES: tuple[Rule, ...] = (
+    pool_holds_the_draw,
+    window_is_a_pair_of_ranks,
+    run_files_teach_what_they_list,
+    sweeps_run_one_process,
+)
 
 TRAINING_RULES: tuple[Rule, ...] = (
     objective_is_not_empty,

@@ -154,14 +154,12 @@ def _one_line(error: Exception) -> str:
 def _lay_over(cfg: DictConfig, override: Override, forgiven: frozenset[str]) -> None:
     key = override.key_or_group
     text = override.input_line or key
-    tree = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-    tree = {name: value for name, value in tree.items() if name not in RECORDED}
-    found, default = _find(tree, key)
+    found, default = _find(_tree(cfg, key.partition(".")[0]), key)
     opened = override.is_add() or override.is_force_add() or (not found and default == {})
     if not found and not opened:
         if text in forgiven:
             return
-        raise UserError(_unknown_key(cfg, tree, key))
+        raise UserError(_unknown_key(cfg, _tree(cfg), key))
     value = None if override.is_delete() else override.value()
     try:
         if override.is_delete():
@@ -172,9 +170,18 @@ def _lay_over(cfg: DictConfig, override: Override, forgiven: frozenset[str]) -> 
         value = str(value) if _as_text(default, value) else value
         OmegaConf.update(cfg, key, value, merge=True, force_add=opened or default == {})
     except (ConfigKeyError, ConfigAttributeError) as error:
-        raise UserError(_unknown_key(cfg, tree, error.full_key or key)) from error
+        raise UserError(_unknown_key(cfg, _tree(cfg), error.full_key or key)) from error
     except OmegaConfBaseException as error:
         raise UserError(f"{text}: {_one_line(error)}") from error
+
+
+def _tree(cfg: DictConfig, only: str = "") -> dict[str, Any]:
+    """All that was not recorded, or one branch of it: to convert everything for each override takes its time."""
+    known = only in cfg and only not in RECORDED
+    if known and not OmegaConf.is_interpolation(cfg, only) and OmegaConf.is_config(cfg.get(only)):
+        return {only: OmegaConf.to_container(cfg[only], resolve=False)}
+    tree = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    return {name: value for name, value in tree.items() if name not in RECORDED}
 
 
 def _delete(cfg: DictConfig, key: str) -> None:

@@ -29,15 +29,16 @@ def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) ->
     """A block of estimates for a plan and its recipe's stages; of what is not known yet, the formula."""
     page.block("Costs, estimated")
     if plan.values["engine"]["holds"] == "scores":
-        entry = plan.entries.evaluate[0]
-        _add_calls(page, plan, counts, _Lists(entry, plan.values["engine"]["depth"], plan.reranked(entry)))
-    asking = {stage.scored(stage.train_entry).key: stage for stage in stages if stage.parts.needs_scores}
-    for stage in asking.values():
-        negatives, entry = stage.values["negatives"], stage.train_entry
-        each = negatives["pool"] + (negatives.get("random") or 0)
+        _add_calls(page, plan, counts, reranked_lists(plan, plan.entries.evaluate[0]))
+    asking = {
+        stage.scored(entry).key: (stage, entry)
+        for stage in stages
+        if stage.parts.needs_scores
+        for entry in stage.train_entries
+    }
+    for stage, entry in asking.values():
         its_counts = replace(counts, plan=stage)
-        mined = its_counts.candidates(entry)
-        _add_calls(page, stage, its_counts, _Lists(entry, each, stage.scored(entry), mined, ", and the positives"))
+        _add_calls(page, stage, its_counts, mined_lists(stage, its_counts, entry))
     size = None if plan.values["model"] else encoder_size(**plan.values["encoder"])
     _add_disk(page, plan, counts, size)
     memory = [rows for stage in stages if (rows := _memory(stage))]
@@ -46,7 +47,7 @@ def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) ->
 
 
 @dataclass(frozen=True)
-class _Lists:
+class Lists:
     """Which passages the teacher is asked about."""
 
     entry: Entry
@@ -55,10 +56,28 @@ class _Lists:
     mined: tuple[int, int] | None = None  # candidates and queries, once they are known
     beside: str = ""
 
+    def sizes(self, counts: Counts) -> tuple[int | None, int | None]:
+        """Queries and pairs, None where they are not known."""
+        if self.mined:
+            return self.mined[1], self.mined[0]
+        queries = counts.queries(self.entry)
+        return queries, None if queries is None else self.each * queries
 
-def _add_calls(page: Page, plan: Plan, counts: Counts, lists: _Lists) -> None:
-    queries = lists.mined[1] if lists.mined else counts.queries(lists.entry)
-    pairs = None if queries is None else lists.mined[0] if lists.mined else lists.each * queries
+
+def mined_lists(plan: Plan, counts: Counts, entry: Entry) -> Lists:
+    """What the teacher scores of a collection for a training."""
+    negatives = plan.values["negatives"]
+    each = negatives["pool"] + (negatives.get("random") or 0)
+    return Lists(entry, each, plan.scored(entry), counts.candidates(entry), ", and the positives")
+
+
+def reranked_lists(plan: Plan, entry: Entry) -> Lists:
+    """What the teacher scores to order a split's passages itself."""
+    return Lists(entry, plan.values["engine"]["depth"], plan.reranked(entry))
+
+
+def _add_calls(page: Page, plan: Plan, counts: Counts, lists: Lists) -> None:
+    queries, pairs = lists.sizes(counts)
     about = f"{lists.each} passages {TIMES} {'queries' if queries is None else f'{queries:,} queries'}{lists.beside}"
     about += "" if pairs is None else f" = {pairs:,} pairs"
     passages = counts.passages(lists.entry)
@@ -69,7 +88,7 @@ def _add_calls(page: Page, plan: Plan, counts: Counts, lists: _Lists) -> None:
             page.row("", f"{name}: {'a score per pair' if pairs is None else f'{pairs:,} scores'}", kept)
             continue
         texts = None if pairs is None or queries is None else queries + min(pairs, passages or pairs)
-        size = _scorer_size(node)
+        size = scorer_size(node)
         weight = f"{in_words(texts * size.dimension * 4)} of vectors" if texts and size else ""
         page.row("", f"{name}: {'a vector per text' if texts is None else f'at most {texts:,} vectors'}", weight)
 
@@ -78,7 +97,8 @@ def _scores(pairs: int | None) -> str:
     return "" if pairs is None else f"{in_words(pairs * SCORE_BYTES)}: {SCORE_BYTES} bytes each"
 
 
-def _scorer_size(node: dict[str, Any]) -> EncoderSize | None:
+def scorer_size(node: dict[str, Any]) -> EncoderSize | None:
+    """The encoder of a teacher's member, if it has one that is known."""
     encoder = node.get("encoder", {}).get("encoder")
     return encoder_size(**encoder) if encoder else None
 
@@ -96,14 +116,16 @@ def _add_disk(page: Page, plan: Plan, counts: Counts, size: EncoderSize | None) 
 
 def _runs(plan: Plan, counts: Counts) -> tuple[str, str]:
     window = plan.values["negatives"].get("window")
-    lists = [(counts.queries(entry), plan.values["evaluation"]["depth"]) for entry in plan.entries.evaluate]
+    lists = [(entry, plan.values["evaluation"]["depth"]) for entry in plan.entries.evaluate]
     if plan.trained is not None and window:
-        lists.append((counts.queries(plan.entries.train), window[1]))
-    known = [queries * depth for queries, depth in lists if queries is not None]
+        lists += [(entry, window[1]) for entry in plan.entries.train]
+    lines = [counts.lines(entry, depth) for entry, depth in lists]
+    known = [count for count in lines if count is not None]
     if len(known) < len(lists):
         depths = " + ".join(f"{depth} a query" for _, depth in lists)
         return "runs", f"lines ({depths}) {TIMES} about {RUN_LINE_BYTES} bytes"
-    return f"runs {in_words(sum(known) * RUN_LINE_BYTES)}", f"{sum(known):,} lines {TIMES} about {RUN_LINE_BYTES} bytes"
+    size = sum(count * counts.line_bytes(entry) for count, (entry, _) in zip(known, lists, strict=True))
+    return f"runs {in_words(size)}", f"{sum(known):,} lines {TIMES} about {size / max(1, sum(known)):.0f} bytes"
 
 
 def _vectors(entry: Entry, counts: Counts, size: EncoderSize) -> tuple[str, str]:

@@ -11,11 +11,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Source, UserError
-from retrieval_kd.data.collections import NONE, Collection, Limit, collection_digest, open_collection
-from retrieval_kd.data.files import text_digest
+from retrieval_kd.data.collections import NONE, Collection, collection_digest, open_collection, passages_digest
 from retrieval_kd.data.folder import ALL
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.conf_tree import did_you_mean
+
+# What splits are called, the commonest first.
+TRAINING = ("train", "training")
+VALIDATION = ("dev", "validation", "valid", "val")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Entry:
     data: Mapping[str, Any]
     source: Source
     store: Path
+    weight: float | None = None  # of several training collections: this one's share of the batches
 
     @property
     def label(self) -> str:
@@ -46,8 +50,7 @@ class Entry:
     @cached_property
     def passages_key(self) -> str:
         """Digest of the passages alone: the splits of a collection share indexes and representations."""
-        limit = Limit.of(self.data["limit"])
-        return text_digest("passages", self.source.digest(), str(self.data["titles"]), limit.spelled())
+        return passages_digest(self.source, self.data["titles"], self.data["limit"])
 
     @cached_property
     def collection(self) -> Collection:
@@ -63,7 +66,7 @@ class Entry:
 class Entries:
     """Where a run learns, watches and is measured."""
 
-    train: Entry | None
+    train: tuple[Entry, ...]
     validation: Entry | None
     evaluate: tuple[Entry, ...]
 
@@ -86,29 +89,43 @@ def entries(cfg: DictConfig) -> Entries:
     if not named["evaluate"] and splits and data.split not in splits:
         raise UserError(f"data.split={data.split}: {source.name if source else ''} has {', '.join(splits)}")
     evaluate = named["evaluate"] or tuple(entry for entry in [own(data.split)] if entry)
-    if len(named["train"]) > 1 or len(named["validation"]) > 1:
-        raise UserError("data.train and data.validation take one collection each; several go to data.evaluate")
+    if len(named["validation"]) > 1:
+        raise UserError("data.validation takes one collection; several go to data.evaluate")
     return Entries(
-        train=named["train"][0] if named["train"] else own(_training_split(splits)),
-        validation=named["validation"][0]
-        if named["validation"]
-        else own(next((split for split in splits if split in ("dev", "validation", "valid", "val")), None)),
+        train=named["train"] or tuple(entry for entry in [own(_training_split(splits))] if entry),
+        validation=named["validation"][0] if named["validation"] else own(_first(VALIDATION, splits)),
         evaluate=evaluate,
     )
 
 
 def _named(cfg: DictConfig, role: str) -> tuple[Entry, ...]:
     found = []
-    for name, overrides in cfg.data[role].items():
+    for name, given in cfg.data[role].items():
+        weight, overrides = _weight(f"data.{role}.{name}", given) if role == "train" else (None, given)
         _check_entry(cfg, f"data.{role}.{name}", overrides)
         one = cfg.copy()
         one.data = OmegaConf.merge(cfg.data, {"name": name}, overrides, {"train": {}, "validation": {}, "evaluate": {}})
         plain = OmegaConf.to_container(one.data, resolve=True)
         assert isinstance(plain, dict)
         found.append(
-            Entry(str(name), one.data.split, {str(k): v for k, v in plain.items()}, _source(one), Path(cfg.store))
+            Entry(
+                str(name), one.data.split, {str(k): v for k, v in plain.items()}, _source(one), Path(cfg.store), weight
+            )
         )
+    weighted = [entry.weight is not None for entry in found]
+    if any(weighted) and not all(weighted):
+        raise UserError(f"data.train.{found[weighted.index(False)].name}: give every collection a weight, or none")
     return tuple(found)
+
+
+def _weight(key: str, given: Any) -> tuple[float | None, Any]:
+    """A training collection's share of the batches, and what else is said of it."""
+    if not isinstance(given, DictConfig) or given.get("weight") is None:
+        return None, given
+    weight = given.weight
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+        raise UserError(f"{key}.weight={weight}: a number above 0 is needed, the collection's share of the batches")
+    return float(weight), OmegaConf.create({name: value for name, value in given.items() if name != "weight"})
 
 
 def _check_entry(cfg: DictConfig, key: str, overrides: Any) -> None:
@@ -127,6 +144,10 @@ def _source(cfg: DictConfig) -> Source:
 
 def _training_split(splits: Sequence[str]) -> str | None:
     """The split to train on by shorthand: train, or all queries of a collection without judgements."""
-    if "train" in splits:
-        return "train"
-    return splits[0] if list(splits) == [ALL] else None
+    if list(splits) == [ALL]:
+        return ALL
+    return _first(TRAINING, splits)
+
+
+def _first(names: Sequence[str], splits: Sequence[str]) -> str | None:
+    return next((name for name in names if name in splits), None)

@@ -9,9 +9,10 @@ import math
 import re
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 COUNTING_SECONDS = 0.5  # for passages that no step has counted yet
 SCORE_BYTES = 20  # a key of 16 bytes and the score
-RUN_LINE_BYTES = 120  # python_docs, whose ids are long
+LINE_BYTES = 28  # a line of a run beside its ids
+RUN_LINE_BYTES = 120  # a whole line of python_docs, whose ids are long
+SAMPLED_IDS = 100
 # Bytes that a BERT layer keeps for the backward pass, measured in fp32 and in bf16-mixed, which keeps fp32 copies:
 # so many per token and hidden unit, and per token, head and token attended to.
 KEPT_PER_UNIT, KEPT_PER_ATTENDED = 73, 12
@@ -131,6 +134,26 @@ class Counts:
                 return int(_recorded(step)["passages"])
         return self._counted(entry) if self.known else None
 
+    def at_least(self, entry: Entry, seconds: float) -> int:
+        """Passages that a collection has for certain: all, or as many as can be counted in some seconds."""
+        known = self.passages(entry)
+        return _count(entry, seconds)[0] if known is None else known
+
+    def lines(self, entry: Entry | None, depth: int) -> int | None:
+        """Lines of a run over a split."""
+        queries = self.queries(entry)
+        if entry is None or queries is None:
+            return None
+        passages = self.passages(entry)
+        return queries * (depth if passages is None else min(depth, passages))
+
+    def line_bytes(self, entry: Entry | None) -> float:
+        """About what a line of a run takes, by the length of some ids."""
+        if entry is None or not self.known:
+            return RUN_LINE_BYTES
+        passages = (passage.id for passage in entry.source.passages())
+        return LINE_BYTES + _mean_length(entry.source.queries(entry.split)) + _mean_length(passages)
+
     def candidates(self, entry: Entry) -> tuple[int, int] | None:
         """Candidates and queries with a list, once they were mined."""
         mined = self.plan.mined(entry)
@@ -145,19 +168,26 @@ class Counts:
 
     def _counted(self, entry: Entry) -> int | None:
         if entry.passages_key not in self._seen:
-            self._seen[entry.passages_key] = _count_quickly(entry)
+            count, whole = _count(entry, COUNTING_SECONDS)
+            self._seen[entry.passages_key] = count if whole else None
         return self._seen[entry.passages_key]
 
 
-def _count_quickly(entry: Entry) -> int | None:
-    limit, stop = Limit.of(entry.data["limit"]).passages, time.perf_counter() + COUNTING_SECONDS
+def _count(entry: Entry, seconds: float) -> tuple[int, bool]:
+    """Passages counted in so many seconds, and whether these are all."""
+    limit, stop = Limit.of(entry.data["limit"]).passages, time.perf_counter() + seconds
     count = 0
     for count, _ in enumerate(entry.source.passages(), 1):
         if count == limit:
             break
         if count % 1000 == 0 and time.perf_counter() > stop:
-            return None
-    return count
+            return count, False
+    return count, True
+
+
+def _mean_length(ids: Iterable[str]) -> float:
+    lengths = [len(name.encode()) for name in islice(ids, SAMPLED_IDS)]
+    return sum(lengths) / max(1, len(lengths))
 
 
 def _recorded(step: Step) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.beforehand import stages
 from retrieval_kd.pipeline.build import METADATA
-from retrieval_kd.pipeline.compatibility import check
-from retrieval_kd.pipeline.compose import compose_stage
 from retrieval_kd.pipeline.costs import add_costs
 from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
 from retrieval_kd.pipeline.origins import Origins
@@ -40,13 +39,13 @@ def explain(cfg: DictConfig) -> str:
         page.block("Training of the teacher alone")
         _add_teacher(page, plan, origins)
         _add_negatives(page, plan, origins)
-    stages = list(_stages(plan, origins)) if plan.trained is not None else []
-    for name, stage, its_origins in stages if plan.values["target"] != "teacher" else ():
+    staged = list(_stages(plan, origins)) if plan.trained is not None else []
+    for name, stage, its_origins in staged if plan.values["target"] != "teacher" else ():
         _add_stage(page, name, stage, counts, its_origins)
     _add_search(page, plan, steps, origins)
     _add_steps(page, plan, steps, read)
     if plan.values["target"] != "teacher":
-        add_costs(page, plan, [stage for _, stage, _ in stages], counts)
+        add_costs(page, plan, [stage for _, stage, _ in staged], counts)
     return page.text()
 
 
@@ -58,8 +57,8 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
     keys = {key: f"data.{key}" for key in ("split",)}
     limits = {f"limit.{key}": f"data.limit.{key}" for key in plan.values["data"]["limit"] or {}}
     trains = plan.trained is not None or plan.values["target"] == "teacher"
-    train = entries.train if trains else None
-    parts = [f"trains on {train.label}{_many(counts.queries(train))}"] if train else []
+    learned = entries.train if trains else ()
+    parts = [f"trains on {entry.label}{_many(counts.queries(entry))}" for entry in learned]
     parts += [f"evaluates {entry.label}{_many(counts.queries(entry))}" for entry in entries.evaluate]
     page.block("Data")
     page.row("data", ", ".join(parts), origins.summary(keys))
@@ -160,8 +159,8 @@ def _add_trainer(page: Page, plan: Plan, counts: Counts, origins: Origins) -> No
     name = str(plan.values["optimizer"]["_target_"]).rpartition(".")[2]
     page.row("optimizer", _call(name, settings), origins.summary(keys))
     page.row("seed", str(plan.values["seed"]), origins.of("seed"))
-    mined = counts.candidates(plan.train_entry)
-    queries = mined[1] if mined else counts.queries(plan.train_entry)
+    sizes = [mined[1] if (mined := counts.candidates(one)) else counts.queries(one) for one in plan.train_entries]
+    queries = sum(size for size in sizes if size is not None) if None not in sizes else None
     if queries:
         steps = optimizer_steps(trainer, queries)
         epochs = optimizer_steps({**trainer, "max_steps": None}, queries)
@@ -210,16 +209,11 @@ def _add_notes(page: Page, path: str, node: Any) -> None:
 
 
 def _stages(plan: Plan, origins: Origins) -> Iterator[tuple[str, Plan, Origins]]:
-    """The recipe's stages as plans of their own; a single one needs no name."""
-    said, stages = list(plan.values["overrides"]), plan.values["recipe"]["stages"]
-    for name, overrides in stages.items():
-        label = name if len(stages) > 1 else ""
-        if not overrides:
-            yield label, plan, origins  # which has read its collections already
-            continue
-        cfg = compose_stage(overrides, said)
-        check(cfg)
-        yield label, Plan(cfg), Origins(cfg, name, len(overrides))
+    """The recipe's stages with the origins of their numbers; a single one needs no name."""
+    written = plan.values["recipe"]["stages"]
+    for name, stage in stages(plan):
+        label = name if len(written) > 1 else ""
+        yield label, stage, origins if stage is plan else Origins(stage.cfg, name, len(written[name]))
 
 
 def _steps(plan: Plan) -> list[Step]:

@@ -1,8 +1,7 @@
-"""What a config's nodes build, each with the things that its constructor asks for by name."""
+"""What a config's nodes build, each with the things that its option says it reads."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.build import METADATA, build, resolve
+from retrieval_kd.pipeline.build import METADATA, build
 
 if TYPE_CHECKING:
-    from retrieval_kd.contracts import ScoreTeacher
+    import numpy as np
+
+    from retrieval_kd.contracts import Engine, ScoreTeacher
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class Parts:
     """Builds the config's student, teacher, negatives and engine when they are asked for."""
 
-    def __init__(self, cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    def __init__(self, cfg: DictConfig, values: Mapping[str, Any], start: Mapping[str, Callable[[], Any]]) -> None:
         self.cfg = cfg
         self.values = values
+        self.start = start  # what an untrained student may read
         self._students: dict[str | None, Student] = {}
 
     @property
@@ -37,9 +39,9 @@ class Parts:
         return build(self.cfg.negatives)
 
     @property
-    def engine(self) -> Callable[[Any], Any]:
+    def engine(self) -> Callable[[Mapping[str, np.ndarray]], Engine]:
         """The engine, still without what it is to hold."""
-        return lambda vectors: build(self.cfg.engine, vectors=vectors)
+        return lambda passages: build(self.cfg.engine, passages=passages)
 
     # ---- the student
 
@@ -56,7 +58,8 @@ class Parts:
 
     def _load(self, name: str | None) -> Student:
         if name is None:
-            student: Student = build(self.cfg.student)
+            reads = self.values["student"].get("reads", ())
+            student: Student = build(self.cfg.student, **{offer: self.start[offer]() for offer in reads})
             return student
         from retrieval_kd.interop.model_folder import read_model
 
@@ -97,8 +100,12 @@ class Parts:
         """Members that are trained here."""
         return [name for name, node in self.scorers.items() if node.get("train")]
 
+    def teacher_reads(self, offer: str) -> bool:
+        """Whether a member is given this."""
+        return any(offer in node.get("reads", ()) for node in self.scorers.values())
+
     def teacher(self, offers: Mapping[str, Callable[[], Any]], taught: Path | None) -> ScoreTeacher:
-        """The teacher; a member's constructor gets those of ``offers`` that it has a parameter for."""
+        """The teacher; a member's constructor gets those of ``offers`` that its option ``reads``."""
         members = {name: self._scorer(name, node, offers, taught) for name, node in self.scorers.items()}
         node = self.values["teacher"]
         given = {"members": members} if "members" in node else {"scorer": members["teacher"]}
@@ -108,8 +115,7 @@ class Parts:
     def _scorer(
         self, name: str, node: Mapping[str, Any], offers: Mapping[str, Callable[[], Any]], taught: Path | None
     ) -> Any:
-        asked = inspect.signature(resolve(node["_target_"])).parameters
-        given = {offer: make() for offer, make in offers.items() if offer in asked}
+        given = {offer: make() for offer, make in offers.items() if offer in node.get("reads", ())}
         if taught is not None and node.get("train"):
             given["name"] = str(taught / name)
         scorer = build(_without(node, given), **given)

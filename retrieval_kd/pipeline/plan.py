@@ -19,6 +19,7 @@ from retrieval_kd.pipeline.entries import Entries, Entry, entries
 from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
 from retrieval_kd.pipeline.keys import deciding, named_files, path_key
 from retrieval_kd.pipeline.parts import Parts
+from retrieval_kd.pipeline.steps.weighing import read_weights
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 
 
@@ -42,7 +43,11 @@ class Plan:
     @cached_property
     def parts(self) -> Parts:
         """What the config's nodes build."""
-        return Parts(self.cfg, self.values)
+        start = {
+            "token_weights": lambda: read_weights(self.weighed(self._start_entry).make()),
+            "passages": lambda: self._start_entry.collection.passages,
+        }
+        return Parts(self.cfg, self.values, start)
 
     @property
     def store(self) -> Path:
@@ -100,7 +105,7 @@ class Plan:
         return self._step(
             "encode",
             {"precision": self.values["student"]["inference"]["precision"]},
-            [entry.passages_key, self.student_key],
+            [entry.passages_key, *self.student_inputs],
             lambda folder: encode_passages(folder, entry.collection, self.parts.student(self.trained)),
             f"{entry.name} by {self.student_name}",
         )
@@ -112,9 +117,9 @@ class Plan:
     # ---- candidates and the teacher
 
     @property
-    def train_entry(self) -> Entry:
-        """The training collection, which must be there."""
-        if self.entries.train is None:
+    def train_entries(self) -> tuple[Entry, ...]:
+        """The training collections, of which there must be one."""
+        if not self.entries.train:
             raise UserError("data.train: this collection has no training split; name one, or evaluate with model=DIR")
         return self.entries.train
 
@@ -157,18 +162,18 @@ class Plan:
         plan = self
         if self.values["negatives"].get("margin") is not None:  # which needs scores: who gives them learns without one
             plan = Plan(_changed(self.cfg, {"negatives.margin": None}))
-        mined = plan.mined(self.train_entry)
+        mined = [plan.mined(entry) for entry in self.train_entries]
         trainer = {name: self.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps.teaching import teach  # here: planning does without torch
 
-            return teach(folder, self, mined.make())
+            return teach(folder, self, [lists.make() for lists in mined])
 
         return self._step(
             "teach",
-            self._declared("teacher") | {"seed": self.values["seed"], "trainer": trainer},
-            [mined, *self._files("teacher")],
+            self._declared("teacher") | {"trainer": trainer},
+            [*mined, *self._files("teacher")],
             write,
             ", ".join(members),
         )
@@ -189,7 +194,8 @@ class Plan:
     def _teacher_inputs(self, entry: Entry) -> list[Step | str]:
         """What decides the teacher's scores of a collection, apart from its config."""
         taught = self.taught()
-        return [self.index(entry), *([taught] if taught else []), *self._files("teacher")]
+        index = [self.index(entry)] if self.parts.teacher_reads("index") else []
+        return [*index, *([taught] if taught else []), *self._files("teacher")]
 
     def teacher(self, entry: Entry) -> ScoreTeacher:
         """The teacher, its lexical members over the passages of ``entry``."""
@@ -220,11 +226,42 @@ class Plan:
         return None if self.values["model"] else last_training(self)
 
     @property
-    def student_key(self) -> Step | str:
+    def student_inputs(self) -> list[Step | str]:
         """What decides the student's weights."""
         if self.values["model"]:
-            return path_key(Path(self.values["model"]), str(self._declared("student")), self._digests)
-        return self.trained or text_digest("start", str(self._declared("student", "encoder")), *self._files("encoder"))
+            return [path_key(Path(self.values["model"]), str(self._declared("student")), self._digests)]
+        if self.trained:
+            return [self.trained]
+        return [text_digest("start", str(self._declared("student", "encoder"))), *self._start]
+
+    @property
+    def _start(self) -> list[Step | str]:
+        """What an untrained student is made of, apart from its config."""
+        entry, reads = self._start_entry, self.values["student"].get("reads", ())
+        weighed = [self.weighed(entry)] if "token_weights" in reads else []
+        return [*self._files("encoder"), *weighed, *([entry.passages_key] if "passages" in reads else [])]
+
+    @property
+    def _start_entry(self) -> Entry:
+        """The collection that a student starts from, where its start depends on one."""
+        return (*self.entries.train, *self.entries.evaluate)[0]
+
+    def weighed(self, entry: Entry) -> Step:
+        """Weights of a collection's tokens, of which queries without a model are made."""
+        tokenizer = {name: self.values["encoder"][name] for name in ("name", "path")}
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            from retrieval_kd.pipeline.steps.weighing import weigh  # here: planning does without torch
+
+            return weigh(folder, entry.collection, tokenizer)
+
+        return self._step(
+            "weigh",
+            {"tokenizer": tokenizer},
+            [entry.passages_key, *self._files("encoder")],
+            write,
+            f"tokens of {entry.name}",
+        )
 
     @property
     def student_name(self) -> str:
@@ -233,35 +270,34 @@ class Plan:
 
     def training(self) -> Step:
         """One stage's training."""
-        entry = self.train_entry
-        mined = self.mined(entry)
-        scored = self.scored(entry) if self.parts.needs_scores else None
+        entries = self.train_entries
         config = self._declared(
             "student", "encoder", "objective", "filter", "pacing", "regularizer", "optimizer", "trainer", "seed"
         )
         config["per_query"] = self.values["negatives"]["per_query"]
+        if len(entries) > 1:
+            config["weights"] = [entry.weight for entry in entries]
         settings = TrainerSettings(**self.values["trainer"])  # what is wrong with them is told before any work
         validation = self.entries.validation if settings.validate_every is not None else None
         if settings.validate_every is not None and validation is None:
             raise UserError("trainer.validate_every needs a validation split; data.validation names none")
         hard = [name for name, term in self.values["objective"].items() if "judgements" in term.get("needs", ())]
-        if hard and not entry.judged:
-            raise UserError(f"objective={hard[0]} needs judgements, and {entry.label} has none; use listwise_kl alone")
-        inputs = [mined, *([scored] if scored else []), *([self.before] if self.before else self._files("encoder"))]
+        bare = [entry.label for entry in entries if not entry.judged]
+        if hard and bare:
+            raise UserError(f"objective={hard[0]} needs judgements, and {bare[0]} has none; use listwise_kl alone")
+        lists = [*entries, *([validation] if validation else [])]
+        asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
+        steps = [*map(self.mined, lists), *(map(self.scored, asked) if self.parts.needs_scores else ())]
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps import stage  # here: planning does without torch
 
-            return stage.train(folder, self, entry, validation, scored)
+            return stage.train(folder, self, validation)
 
         return self._step(
             "train",
             config,
-            [
-                *inputs,
-                *([self.mined(validation)] if validation else []),
-                *([self.scored(self.reported_entry)] if scored and self.reported_entry != entry else []),
-            ],
+            [*steps, *([self.before] if self.before else self._start)],
             write,
             " + ".join(self.values["objective"]),
         )
@@ -270,7 +306,7 @@ class Plan:
     def reported_entry(self) -> Entry:
         """Whose lists the teacher is judged by: held-out ones where it learned from the training lists itself."""
         held_out = self.entries.validation
-        return held_out if self.parts.to_teach and held_out is not None and held_out.judged else self.train_entry
+        return held_out if self.parts.to_teach and held_out is not None and held_out.judged else self.train_entries[0]
 
     # ---- results
 
@@ -340,7 +376,7 @@ class Plan:
 
 
 # Raised when a step would write something else for the same config and inputs.
-VERSIONS = {"index": 1, "search": 1, "encode": 1, "mine": 1, "teach": 1, "score": 1, "train": 1, "evaluate": 1}
+VERSIONS = dict.fromkeys(("index", "search", "encode", "weigh", "mine", "teach", "score", "train", "evaluate"), 1)
 
 
 def _changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str) -> DictConfig:

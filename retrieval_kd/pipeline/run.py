@@ -6,8 +6,11 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
@@ -16,13 +19,25 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
 from retrieval_kd.evaluation.per_query import join_per_query
 from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.beforehand import Work, check_lists, planned
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from retrieval_kd.pipeline.entries import Entry
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 MANIFEST = "manifest.json"
+OF_SPARSE_SEARCH = (
+    "flops",
+    "passage_terms_mean",
+    "passage_terms_median",
+    "query_terms_mean",
+    "query_terms_median",
+    "recall_of_exact",
+)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -31,32 +46,35 @@ def train(cfg: DictConfig) -> Path:
     plan = Plan(cfg)
     if plan.values["target"] == "teacher":
         return _teacher_alone(plan)
-    results = plan.results()
-    folder = output_folder(cfg, plan, results)
-    lay_out(folder, cfg, plan, results)
-    return folder
+    return _whole(plan)
 
 
-def step(cfg: DictConfig, name: str) -> Path:
-    """One step alone, with what it needs: on the training split for mine and score, else on what is evaluated."""
+def step(cfg: DictConfig, name: str) -> list[Path]:
+    """One step alone, with what it needs: on the training split for mine and score, else on what is evaluated.
+
+    Returns where its artifacts lie: in the store, or below ``output_dir``, one folder for each collection.
+    """
     check(cfg, trains=None if name == "evaluate" else False)
     plan = Plan(cfg)
     if name == "evaluate":
         for entry in plan.entries.evaluate:
             if not entry.judged:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
-        results = plan.results()
-        folder = output_folder(cfg, plan, results)
-        lay_out(folder, cfg, plan, results)
-        return folder
-    if name == "mine":
-        return plan.mined(plan.train_entry).make()
-    if name == "score":
-        return plan.scored(plan.train_entry).make()
-    made = [
-        plan.encoded(entry).make() if name == "encode" else plan.run(entry).make() for entry in plan.entries.evaluate
-    ]
-    return made[-1]
+        return [_whole(plan)]
+    if name in ("mine", "score"):
+        check_lists(plan)
+        made = plan.mined if name == "mine" else plan.scored
+        return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
+    entries = plan.entries.evaluate
+    made = plan.encoded if name == "encode" else plan.run
+    return _artifacts(plan, entries, [made(entry) for entry in entries], evaluated=entries)
+
+
+def _whole(plan: Plan) -> Path:
+    results = planned(plan)
+    folder = output_folder(plan, results)
+    lay_out(folder, plan, results)
+    return folder
 
 
 def export(cfg: DictConfig) -> Path:
@@ -72,47 +90,95 @@ def export(cfg: DictConfig) -> Path:
 
 
 def _teacher_alone(plan: Plan) -> Path:
+    check_lists(plan)
     taught = plan.taught()
     if taught is None:
         raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
-    return taught.make()
+    return _artifacts(plan, plan.train_entries[:1], [taught])[0]
 
 
-def results_key(results: list[Step]) -> str:
+def _artifacts(
+    plan: Plan, entries: Sequence[Entry], made: Sequence[Step], evaluated: Sequence[Entry] = ()
+) -> list[Path]:
+    """Make a step for each entry; where an ``output_dir`` is named, its files are put there too."""
+    folder = None if plan.values["output_dir"] is None else output_folder(plan, made)
+    Work(plan, made, evaluated, folder).check()
+    for one in made:
+        one.make()
+    if folder is None:
+        return list(dict.fromkeys(one.path for one in made))  # splits of a collection share what is about passages
+    names = [f"{entry.name}.{entry.split}" if len(entries) > 1 else "" for entry in entries]
+    with _opened(folder) as opened:
+        for name, one in zip(names, made, strict=True):
+            for path in sorted(one.path.iterdir()):
+                _link(path, opened / name / path.name)
+        _write_manifest(opened, plan, made, entries)
+    return [folder / name for name in names]
+
+
+def results_key(results: Sequence[Step]) -> str:
     """What names a run: the digests of its results."""
     return text_digest(*(step.key for step in results))
 
 
-def output_folder(cfg: DictConfig, plan: Plan, results: list[Step]) -> Path:
+def output_folder(plan: Plan, results: Sequence[Step]) -> Path:
     """``output_dir``, or a folder named by what decides the result; another config's folder is refused."""
     key = results_key(results)
-    if cfg.output_dir is None:
+    if plan.values["output_dir"] is None:
         return Path("outputs") / (plan.values["name"] or "train") / key[:12]
-    folder = Path(cfg.output_dir)
+    folder = Path(plan.values["output_dir"])
     manifest = folder / MANIFEST
     if manifest.exists():
         other = json.loads(manifest.read_text()).get("key")
         if other != key:
             raise UserError(
-                f"output_dir={folder} holds the results of another config ({MANIFEST}); name another folder"
+                f"output_dir={folder} holds the results of another config or command ({MANIFEST}); name another folder"
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"output_dir={folder} holds files that no run of ours wrote; name a new or empty folder")
     return folder
 
 
-def lay_out(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> None:
-    """Make the results and put model, runs, measures and the record of how they came about into ``folder``."""
+def lay_out(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
+    """Make the results and put model, runs, measures and the record of how they came about into ``folder``.
+
+    What another configuration left there stays until all of this is complete, and gives way then.
+    """
+    Work(plan, results, plan.entries.evaluate, folder).check()
     for step in results:  # all of them before the first file: a run that fails leaves no part of a folder
         step.make()
-    if (folder / MANIFEST).exists():
-        _fill(folder, cfg, plan, results)
-        return
-    with atomic_folder(folder) as temporary:
-        _fill(temporary, cfg, plan, results)
+    other = folder.is_dir() and any(folder.iterdir()) and not holds(folder, results)
+    with _replaced(folder) if other else _opened(folder) as opened:
+        _fill(opened, plan, results)
 
 
-def _fill(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> None:
+def holds(folder: Path, results: Sequence[Step]) -> bool:
+    """Whether a folder is that of these results, and complete."""
+    manifest = folder / MANIFEST
+    return manifest.exists() and bool(json.loads(manifest.read_text()).get("key") == results_key(results))
+
+
+def _opened(folder: Path) -> AbstractContextManager[Path]:
+    """Where a run's files are put: a folder that appears when it is complete, or the one that is there already."""
+    return nullcontext(folder) if (folder / MANIFEST).exists() else atomic_folder(folder)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of another when the block succeeds; nothing is lost if it fails."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as aside:
+        new, old = Path(aside) / "new", Path(aside) / "old"
+        with atomic_folder(new) as temporary:
+            yield temporary
+        os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+        except BaseException:
+            os.replace(old, folder)
+            raise
+
+
+def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     collections: dict[str, Any] = {}
     judged: dict[tuple[str, str], Path] = {}
     for entry, step in zip(plan.entries.evaluate, results, strict=True):
@@ -124,8 +190,8 @@ def _fill(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> Non
         else:
             log.warning("%s has no judgements: the run is there, measures are not", entry.label)
             collections[entry.label] = {"queries": len(entry.collection.queries), "measures": {}}
-    used = {step.key for result in results for step in result.walk()}
-    if plan.trained is not None and plan.trained.key in used:
+    trains = any(step.name == "train" for result in results for step in result.walk())
+    if trains and plan.trained is not None:
         _link(plan.trained.make() / "model", folder / "model")
         _link(plan.trained.make() / "log.csv", folder / "log.csv")
     join_per_query(judged, folder / "per_query.parquet")
@@ -133,11 +199,16 @@ def _fill(folder: Path, cfg: DictConfig, plan: Plan, results: list[Step]) -> Non
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     with atomic_file(folder / METRICS) as path:
         path.write_text(json.dumps({"collections": collections, "cost": costs(plan, results)}, indent=1) + "\n")
-    with atomic_file(folder / MANIFEST) as path:  # last: it says that the folder is complete
-        path.write_text(json.dumps(manifest(plan, results), indent=1) + "\n")
+    _write_manifest(folder, plan, results, plan.entries.evaluate)
 
 
-def costs(plan: Plan, results: list[Step]) -> dict[str, Any]:
+def _write_manifest(folder: Path, plan: Plan, results: Sequence[Step], entries: Sequence[Entry]) -> None:
+    """Write how the results came about; last, for it says that the folder is complete."""
+    with atomic_file(folder / MANIFEST) as path:
+        path.write_text(json.dumps(manifest(plan, results, entries), indent=1) + "\n")
+
+
+def costs(plan: Plan, results: Sequence[Step]) -> dict[str, Any]:
     """What the result cost, from the records of the steps."""
     steps = {step.key: step for result in results for step in result.walk()}
     records: dict[str, list[dict[str, Any]]] = {}
@@ -152,14 +223,16 @@ def costs(plan: Plan, results: list[Step]) -> dict[str, Any]:
     holder = "index" if plan.values["engine"]["holds"] != "representations" else "encode"
     if holder in records:
         cost["index_bytes"] = records[holder][-1]["bytes"]
+    searched = plan.run(plan.entries.evaluate[0]).record()
+    cost |= {name: searched[name] for name in OF_SPARSE_SEARCH if name in searched}
     return cost
 
 
-def manifest(plan: Plan, results: list[Step]) -> dict[str, Any]:
-    """How the result came about."""
+def manifest(plan: Plan, results: Sequence[Step], entries: Sequence[Entry]) -> dict[str, Any]:
+    """How results about some collections came about."""
     steps = {step.key: step for result in results for step in result.walk()}
-    trained = plan.trained is not None and plan.trained.key in steps
-    inputs = [*([plan.train_entry] if trained else []), *plan.entries.evaluate]
+    trains = any(step.name == "train" for step in steps.values())
+    inputs = [*(plan.train_entries if trains else []), *entries]
     made = max((step.record() for step in steps.values()), key=lambda record: record["seconds"])  # where the work was
     return {
         "key": results_key(results),

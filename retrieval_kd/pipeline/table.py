@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,12 @@ from retrieval_kd.evaluation import tables
 from retrieval_kd.evaluation.per_query import read_per_query
 from retrieval_kd.evaluation.significance import PerQuery, corrected, paired
 from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, read_spec
-from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.beforehand import Work, planned
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
 from retrieval_kd.pipeline.plan import Plan
-from retrieval_kd.pipeline.run import MANIFEST, METRICS, lay_out, results_key
+from retrieval_kd.pipeline.run import MANIFEST, METRICS, holds, lay_out
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +73,9 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     configs = {
         row.name: [_config(spec, request, row, seed, path) for seed in _seeds(spec, request)] for row in spec.rows
     }
+    for row in wanted if not request.dry_run else ():
+        places = [seed_folder(folder, request.scale, row.name, seed) for seed in _seeds(spec, request)]
+        _check_parts(f"{path}: rows.{row.name}", configs[row.name], places)
     rows = []
     for row in spec.rows:
         if row not in wanted and (request.dry_run or not _done(request, row, configs[row.name], folder, spec)):
@@ -137,8 +139,20 @@ def _config(spec: TableSpec, request: Request, row: RowSpec, seed: int, path: Pa
     return cfg
 
 
+def _check_parts(where: str, configs: Sequence[DictConfig], places: Sequence[Path]) -> None:
+    """Build what is cheap to build of a row that is still to be run."""
+    try:
+        for cfg, place in zip(configs, places, strict=True):
+            plan = Plan(cfg)
+            results = planned(plan)
+            if not holds(place, results):
+                Work(plan, results).check_parts()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def _dry(row: RowSpec, configs: Sequence[DictConfig]) -> str:
-    results = [result for cfg in configs for result in Plan(cfg).results()]
+    results = [result for cfg in configs for result in planned(Plan(cfg))]
     steps = {step.key: step for result in results for step in result.walk()}
     missing = [step.name for step in steps.values() if not step.done]
     return f"{row.name}: " + (f"to do: {', '.join(missing)}" if missing else "done")
@@ -174,20 +188,13 @@ def seed_folder(folder: Path, scale: str, row: str, seed: int) -> Path:
 
 def _done(request: Request, row: RowSpec, configs: Sequence[DictConfig], folder: Path, spec: TableSpec) -> bool:
     places = [seed_folder(folder, request.scale, row.name, seed) for seed in _seeds(spec, request)]
-    return all(_holds(place, Plan(cfg).results()) for place, cfg in zip(places, configs, strict=True))
-
-
-def _holds(place: Path, results: list[Step]) -> bool:
-    manifest = place / MANIFEST
-    return manifest.exists() and json.loads(manifest.read_text())["key"] == results_key(results)
+    return all(holds(place, planned(Plan(cfg))) for place, cfg in zip(places, configs, strict=True))
 
 
 def _bring_seed(plan: Plan, place: Path) -> None:
     results = plan.results()
-    if _holds(place, results):
-        return
-    shutil.rmtree(place, ignore_errors=True)  # a row of a table that has changed since
-    lay_out(place, plan.cfg, plan, results)
+    if not holds(place, results):  # or those of a row that has changed since, which stay until the new ones are there
+        lay_out(place, plan, results)
 
 
 def _line(spec: TableSpec, scale: str, row: tables.Row) -> str:

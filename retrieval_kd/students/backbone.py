@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import logging as transformers_logging
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.functional.dropout import quicken_dropout
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -47,6 +48,7 @@ def load_encoder(name: str | Path, layers: int | None = None) -> PreTrainedModel
         encoder.register_module("pooler", None)  # unused, and a parameter without a gradient stops DDP
     if layers is not None:
         keep_first_layers(encoder, layers)
+    quicken_dropout(encoder)
     return encoder
 
 

@@ -13,6 +13,7 @@ from retrieval_kd.contracts import Representations, Side, TokenGroup, UserError
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
 from retrieval_kd.data.weights import resolve_encoder
+from retrieval_kd.functional.precision import computed_in
 from retrieval_kd.functional.similarity import first_token, inner_products, mean_pool, unit_length
 from retrieval_kd.students.backbone import load_encoder, load_tokenizer, weights_digest
 from retrieval_kd.students.student import Inference, Student
@@ -58,9 +59,8 @@ class BiEncoder(Student):
         """Weights, pooling, similarity, prompts, lengths and inference precision."""
         encoders = [weights_digest(e) for e in (self.encoder, self.query_encoder) if isinstance(e, nn.Module)]
         settings = [f"{side}:{value}" for side, value in self.tokenizer.sides.items()]
-        return "bi_encoder:" + text_digest(
-            *encoders, self.pooling, str(self.cosine), self.inference.precision, *settings
-        )
+        precision = computed_in(self.inference.precision, self.device.type)
+        return "bi_encoder:" + text_digest(*encoders, self.pooling, str(self.cosine), precision, *settings)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from retrieval_kd.contracts import (
 from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.progress import track
 from retrieval_kd.data.tokenize import TextTokenizer
+from retrieval_kd.functional.allocator import reuse_memory
 from retrieval_kd.functional.padding import widen
 from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.students.gather import gather_pool
@@ -75,6 +76,10 @@ class Student(pl.LightningModule):
     def compare(self, queries: Representations, passages: Representations) -> Tensor:
         """Similarities [Q, P] in float32."""
 
+    def stored(self, representations: Representations) -> Representations:
+        """The form in which representations leave the student, for stores and engines."""
+        return representations
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
@@ -106,6 +111,8 @@ class Student(pl.LightningModule):
 
     def encode_texts(self, texts: Sequence[str], side: Side) -> Representations:
         """Encode in length-sorted batches of a token budget; CPU tensors in the order given, no gradient."""
+        if self.device.type == "cpu":
+            reuse_memory()
         training = self.training
         starts = range(0, len(texts), self.inference.texts_per_sort)
         self.eval()
@@ -118,8 +125,7 @@ class Student(pl.LightningModule):
             ]
         finally:
             self.train(training)
-        widest = {name: max(chunk[name].shape[1] for chunk in chunks) for name in chunks[0]}
-        return {name: torch.cat([widen(chunk[name], widest[name]) for chunk in chunks]) for name in chunks[0]}
+        return joined(chunks)
 
     @torch.inference_mode()
     def _encode_chunk(self, texts: Sequence[str], side: Side, keep: int | None = None) -> Representations:
@@ -131,7 +137,7 @@ class Student(pl.LightningModule):
         )
         with half:
             parts = [
-                {name: value.to("cpu", torch.float32) for name, value in encoded.items()}
+                {name: _left(value) for name, value in self.stored(encoded).items()}
                 for encoded in (self.encode_group(group.to(self.device), side) for group in tokens.groups)
             ]
         return {name: value[:keep] for name, value in in_given_order(parts, tokens.order).items()}
@@ -145,6 +151,8 @@ class Student(pl.LightningModule):
         """Turn dropout on: Hugging Face loads encoders in eval mode and Lightning leaves them so."""
         self.train()
         self._seed = torch.initial_seed()
+        if self.device.type == "cpu":
+            reuse_memory()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Let dropout depend on seed, process and batch alone: a resumed training repeats an uninterrupted one."""
@@ -207,9 +215,23 @@ class Student(pl.LightningModule):
                 group["lr"] = group["initial_lr"] * rate
 
 
-def in_given_order(parts: list[Representations], order: Tensor) -> Representations:
-    """Groups side by side, widened to the widest, rows back where their texts stood."""
+def joined(parts: Sequence[Representations]) -> Representations:
+    """Rows of several parts one behind the other, padded to the widest."""
+    whole = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        widest = max(value.shape[1] for value in values) if first.ndim > 1 else 0
+        whole[name] = torch.cat([widen(value, widest) for value in values] if first.ndim > 1 else values)
+    return whole
+
+
+def in_given_order(parts: Sequence[Representations], order: Tensor) -> Representations:
+    """Groups side by side, rows back where their texts stood."""
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    widest = {name: max(part[name].shape[1] for part in parts) for name in parts[0]}
-    return {name: torch.cat([widen(part[name], widest[name]) for part in parts])[place] for name in parts[0]}
+    return {name: value[place] for name, value in joined(parts).items()}
+
+
+def _left(value: Tensor) -> Tensor:
+    """On the CPU, numbers in 32 bits."""
+    return value.to("cpu", torch.float32) if value.is_floating_point() else value.to("cpu")

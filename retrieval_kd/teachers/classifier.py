@@ -24,8 +24,8 @@ HEAD = "ForSequenceClassification"
 _BOOKKEEPING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "pad_token_id")
 
 
-def load_classifier(name: str) -> tuple[PreTrainedModel, Any]:
-    """Model with float32 weights and fast tokenizer; a checkpoint without a classification head gets a fresh one."""
+def load_classifier(name: str, to_train: bool) -> tuple[PreTrainedModel, Any]:
+    """Model with float32 weights and fast tokenizer; a head that the checkpoint lacks starts fresh, to be trained."""
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(name)
@@ -40,17 +40,22 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, Any]:
             tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(f"cross-encoder {name}: {' '.join(str(error).split())}") from error
-    _report_missing(name, model, info["missing_keys"])
+    _report_missing(name, model, info["missing_keys"], to_train)
     return model, _usable(name, model, tokenizer)
 
 
-def _report_missing(name: str, model: PreTrainedModel, missing: set[str]) -> None:
+def _report_missing(name: str, model: PreTrainedModel, missing: set[str], to_train: bool) -> None:
     if not missing:
         return
     total = len(model.state_dict())
     if len(missing) * 2 > total:
         raise UserError(
             f"cross-encoder {name}: {len(missing)} of its model's {total} weights are not in the checkpoint"
+        )
+    if not to_train:
+        raise UserError(
+            f"cross-encoder {name}: no trained classification head ({', '.join(sorted(missing))} are not in the"
+            " checkpoint), its scores would be noise; train it here (the scorer's `train`) or name a reranker"
         )
     log.warning("%s has no trained classification head: %s start fresh", name, ", ".join(sorted(missing)))
 

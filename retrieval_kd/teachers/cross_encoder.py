@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,14 +16,13 @@ from retrieval_kd.contracts import ScoreKind, UserError
 from retrieval_kd.data.files import atomic_folder, text_digest
 from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.progress import track
-from retrieval_kd.functional.precision import autocasts
+from retrieval_kd.functional.precision import autocasts, computed_in
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.classifier import check_length, classifier_digest, load_classifier, score_kind
 from retrieval_kd.teachers.cross_encoder_data import ListBatch
 from retrieval_kd.teachers.pair_tokens import PairBatch, PairTokenizer
 
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-SETTINGS = "cross_encoder.json"
 WINDOW = 16_384  # pairs tokenized and sorted by length together: bounds memory, costs no speed
 
 
@@ -55,7 +53,7 @@ class CrossEncoder(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.name = str(name)
-        self.encoder, tokenizer = load_classifier(self.name)
+        self.encoder, tokenizer = load_classifier(self.name, to_train=loss is not None)
         self.kind: ScoreKind = score_kind(self.name, self.encoder)
         check_length(self.name, self.encoder, tokenizer, max_length)
         self.pairs = PairTokenizer(tokenizer, max_length, _checked_templates(templates))
@@ -67,25 +65,11 @@ class CrossEncoder(pl.LightningModule):
         self._versions: tuple[tuple[int, int], ...] = ()
         self._digest = ""
 
-    @classmethod
-    def from_folder(cls, folder: Path, **settings: Any) -> Self:
-        """Open what ``save`` wrote, as it scored then; keyword arguments replace its settings."""
-        path = Path(folder) / SETTINGS
-        if not path.exists():
-            raise UserError(f"{path}: absent; this folder was not saved by a cross-encoder teacher")
-        return cls(name=str(folder), **{**json.loads(path.read_text()), **settings})
-
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), tokenizer and settings; any Hugging Face program can load the folder."""
+        """Write weights (safetensors) and tokenizer: a ``name`` for this class and for any Hugging Face program."""
         with atomic_folder(Path(folder)) as temporary:
             self.encoder.save_pretrained(temporary)
             self.pairs.tokenizer.save_pretrained(temporary)
-            settings = {
-                "max_length": self.pairs.max_length,
-                "templates": list(self.pairs.templates),
-                "precision": self.precision,
-            }
-            (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
     def forward(self, batch: PairBatch) -> Tensor:
         """float32 [N] scores in the order of the pairs."""
@@ -107,15 +91,6 @@ class CrossEncoder(pl.LightningModule):
         loss = self._list_loss(batch, self(batch.pairs))
         self.log("train/loss", loss, batch_size=len(batch.labels), prog_bar=True)
         return loss
-
-    def validation_step(self, batch: ListBatch, batch_idx: int) -> None:
-        """Log the loss, and how often a positive has the best score of its list."""
-        scores = self(batch.pairs)
-        filled = scores.new_full(batch.mask.shape, -torch.inf).masked_scatter(batch.mask, scores)
-        best = batch.labels.gather(1, filled.argmax(1, keepdim=True)) > 0
-        queries = len(batch.labels)
-        self.log("validation/loss", self._list_loss(batch, scores), batch_size=queries)
-        self.log("validation/positive_on_top", best.float().mean(), batch_size=queries)
 
     def _list_loss(self, batch: ListBatch, scores: Tensor) -> Tensor:
         if self.loss is None:
@@ -139,7 +114,8 @@ class CrossEncoder(pl.LightningModule):
         versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if versions != self._versions:
             self._versions, self._digest = versions, classifier_digest(self.encoder, self.pairs.tokenizer)
-        settings = (str(self.pairs.max_length), *self.pairs.templates, self.precision)
+        precision = computed_in(self.precision, self.device.type)
+        settings = (str(self.pairs.max_length), *self.pairs.templates, precision)
         return "cross_encoder:" + text_digest(self._digest, *settings)
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:

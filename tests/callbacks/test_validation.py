@@ -4,25 +4,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from training_case import make_student, make_texts, make_training, make_training_set
+from training_case import fit, make_student, make_texts, make_training
 
 from retrieval_kd.callbacks.validation import RankingTask, Validation
-from retrieval_kd.data.batches import BatchMaker
-from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
-from retrieval_kd.data.weights import build_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 KEY = "validation/ndcg@10"
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
-
-
-@pytest.fixture(scope="module")
-def training_set(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
 
 
 def make_task():
@@ -46,25 +33,12 @@ class Scripted(RankingTask):
         return next(self.values)
 
 
-def run(training_set, tiny, validation, epochs=3, callbacks=(), resume=None, **changes):
+def run(training_set, tiny, validation, epochs=3, callbacks=(), **changes):
+    """3 batches an epoch."""
     pl.seed_everything(3, verbose=False)
     student = make_student(tiny)
     student.prepare(make_training())
-    batches = EpochBatches(len(training_set), 4, 0)  # 3 batches an epoch
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=[validation, *callbacks],
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **changes,
-    )
-    loader = ResumableLoader(batches, BatchMaker(training_set, student.tokenizer), 0)
-    trainer.fit(student, loader, ckpt_path=resume, weights_only=True)
-    return student, trainer
+    return student, fit(student, training_set, [validation, *callbacks], max_epochs=epochs, **changes)
 
 
 def test_score_is_ndcg_of_each_list(tiny):

@@ -112,18 +112,21 @@ def test_train_prints_measures_and_folder(pipeline, tmp_path, capsys):
 def test_a_step_alone_prints_what_it_holds(verb, pipeline, tmp_path, capsys):
     def step(cfg, name):
         pipeline.asked.append((name, cfg.seed))
-        (tmp_path / "file.bin").write_bytes(b"x" * 2500)
-        (tmp_path / "step.json").write_text(json.dumps({"seconds": 1.5, "config": {}, "queries": 3}))
-        return tmp_path
+        for folder in (tmp_path / "one", tmp_path / "two"):
+            folder.mkdir()
+            (folder / "file.bin").write_bytes(b"x" * 2500)
+            (folder / "step.json").write_text(json.dumps({"seconds": 1.5, "config": {}, "queries": 3}))
+        return [tmp_path / "one", tmp_path / "two"]
 
     pipeline.step = step
     assert main.main([verb, "seed=9"]) == 0
     assert pipeline.asked == [(verb, 9)]
-    assert capsys.readouterr().out == f"file.bin  2.5 kB\nseconds 1.5  queries 3\n{tmp_path}\n"
+    held = "file.bin  2.5 kB\nseconds 1.5  queries 3\n"
+    assert capsys.readouterr().out == f"{held}{tmp_path / 'one'}\n{held}{tmp_path / 'two'}\n"
 
 
 def test_mining_needs_no_judgements_for_an_objective(pipeline, tmp_path):
-    pipeline.step = lambda cfg, name: tmp_path
+    pipeline.step = lambda cfg, name: [tmp_path]
     assert main.main(["mine", "data.judgements=none"]) == 0
     assert main.main(["evaluate", "data.judgements=none"]) == 2
     assert main.main(["evaluate", "data.judgements=none", "model=there"]) == 0

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from training_case import make_candidates, make_training_set
+from training_case import make_candidates
 from transformers import AutoTokenizer
 
 from retrieval_kd.contracts import Passage, Role, Side
@@ -11,30 +11,25 @@ from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.passages import PassageStore, passage_keys
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
-from retrieval_kd.data.weights import build_tiny
 
 ITEMS = [(query, 2) for query in (4, 0, 1, 5, 12, 2, 13)]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
-    return TextTokenizer(AutoTokenizer.from_pretrained(folder), SideSettings("find ", 12), SideSettings("", 24))
+def tokenizer(tiny):
+    return TextTokenizer(AutoTokenizer.from_pretrained(tiny), SideSettings("find ", 12), SideSettings("", 24))
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
+def batch(training_set, tokenizer):
+    return BatchMaker(training_set, tokenizer)(ITEMS)
 
 
-@pytest.fixture(scope="module")
-def batch(training, tokenizer):
-    return BatchMaker(training, tokenizer)(ITEMS)
-
-
-def test_passages_are_the_distinct_ones_of_the_lists(batch, training):
+def test_passages_are_the_distinct_ones_of_the_lists(batch, training_set):
     shown = [
-        training.passages.ids([training.rows[p]])[0] for query, epoch in ITEMS for p in training.list_of(query, epoch)
+        training_set.passages.ids([training_set.rows[p]])[0]
+        for query, epoch in ITEMS
+        for p in training_set.list_of(query, epoch)
     ]
     assert len(shown) > len(set(shown))  # else nothing is shared and the test proves nothing
     assert sorted(batch.passage_ids) == sorted(set(shown))
@@ -42,17 +37,17 @@ def test_passages_are_the_distinct_ones_of_the_lists(batch, training):
     assert batch.query_ids == tuple(f"q{query}" for query, _ in ITEMS)
 
 
-def test_roles_scores_and_members_stand_where_they_belong(batch, training):
+def test_roles_scores_and_members_stand_where_they_belong(batch, training_set):
     """Everything by a loop over the lists; NaN and NONE elsewhere."""
     shape = (len(ITEMS), len(batch.passage_ids))
     role, scores = np.full(shape, int(Role.NONE)), np.full(shape, np.nan, np.float32)
     members = np.full((2, *shape), np.nan, np.float32)
     for row, (query, epoch) in enumerate(ITEMS):
-        for position in training.list_of(query, epoch):
-            column = batch.passage_ids.index(training.passages.ids([training.rows[position]])[0])
-            role[row, column] = training.role[position]
-            scores[row, column] = training.signalled.scores[position]
-            members[:, row, column] = training.signalled.members[:, position]
+        for position in training_set.list_of(query, epoch):
+            column = batch.passage_ids.index(training_set.passages.ids([training_set.rows[position]])[0])
+            role[row, column] = training_set.role[position]
+            scores[row, column] = training_set.signalled.scores[position]
+            members[:, row, column] = training_set.signalled.members[:, position]
     assert np.array_equal(batch.signals.role.numpy(), role)
     np.testing.assert_array_equal(batch.signals.scores.numpy(), scores)
     np.testing.assert_array_equal(batch.signals.members.numpy(), members)
@@ -79,10 +74,10 @@ def test_known_positives_travel_as_keys(batch):
         assert sorted(kept) == sorted(passage_keys(relevant).tolist())
 
 
-def test_texts_come_back_in_the_order_of_the_ids(batch, training, tokenizer):
+def test_texts_come_back_in_the_order_of_the_ids(batch, training_set, tokenizer):
     for tokens, side, texts in (
-        (batch.queries, Side.QUERY, [training.query_texts[query] for query, _ in ITEMS]),
-        (batch.passages, Side.PASSAGE, training.passages.texts(training.passages.rows(batch.passage_ids))),
+        (batch.queries, Side.QUERY, [training_set.query_texts[query] for query, _ in ITEMS]),
+        (batch.passages, Side.PASSAGE, training_set.passages.texts(training_set.passages.rows(batch.passage_ids))),
     ):
         expected = tokenizer.ids(texts, side)
         rows = [
@@ -93,10 +88,10 @@ def test_texts_come_back_in_the_order_of_the_ids(batch, training, tokenizer):
         assert [rows[tokens.order.tolist().index(place)] for place in range(len(texts))] == expected
 
 
-def test_a_batch_follows_from_its_items_alone(batch, training, tokenizer):
-    again = BatchMaker(training, tokenizer)(ITEMS)
+def test_a_batch_follows_from_its_items_alone(batch, training_set, tokenizer):
+    again = BatchMaker(training_set, tokenizer)(ITEMS)
     assert again.passage_ids == batch.passage_ids
-    assert BatchMaker(training, tokenizer)([(query, 3) for query, _ in ITEMS]).passage_ids != batch.passage_ids
+    assert BatchMaker(training_set, tokenizer)([(query, 3) for query, _ in ITEMS]).passage_ids != batch.passage_ids
 
 
 def make_set(folder, lengths, roles):
@@ -116,8 +111,8 @@ def test_little_is_padding(tmp_path):
 
     words = BertTokenizer(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "bird"])})
     lengths = [10 + int(190 * (i / 64) ** 3) for i in range(64)]
-    training = make_set(tmp_path, lengths, [Role.HARD] * 64)
-    batch = BatchMaker(training, TextTokenizer(words, SideSettings("", 256), SideSettings("", 256)))([(0, 0)])
+    training_set = make_set(tmp_path, lengths, [Role.HARD] * 64)
+    batch = BatchMaker(training_set, TextTokenizer(words, SideSettings("", 256), SideSettings("", 256)))([(0, 0)])
     computed = sum(math.prod(group.input_ids.shape) for group in batch.passages.groups)
     used = sum(int(group.attention_mask.sum()) for group in batch.passages.groups)
     together = 64 * max(group.input_ids.shape[1] for group in batch.passages.groups)

@@ -103,20 +103,6 @@ def test_empty_lists_live_in_memory_only(tmp_path):
     assert len(Candidates.read(tmp_path / "none.parquet")) == 0
 
 
-def test_concatenation_joins_the_lists_of_a_query_and_keeps_the_first_of_two(candidates):
-    other = Candidates.from_lists(
-        [
-            ("q4", [Candidate("p4", Role.HARD, 2, "student", 1, 0)]),
-            ("q2", [Candidate("p1", Role.HARD, 7, "student", 1, 0), Candidate("p3", Role.HARD, 8, "student", 1, 0)]),
-        ]
-    )
-    joined = dict(flat(Candidates.concatenate([candidates, other])))
-    assert list(joined) == ["q2", "q1", "q3", "q4"]
-    assert joined["q2"] == [*LISTS[0][1], Candidate("p3", Role.HARD, 8, "student", 1, 0)]
-    assert joined["q3"] == LISTS[2][1]
-    assert len(Candidates.concatenate([])) == 0
-
-
 def test_keep(candidates):
     kept = candidates.keep(np.array([True, False, False, True, True]))
     assert flat(kept) == [("q2", LISTS[0][1][:1]), ("q1", []), LISTS[2]]

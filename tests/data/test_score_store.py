@@ -71,7 +71,7 @@ def test_reading_creates_nothing(tmp_path):
     store = ScoreStore(tmp_path / "none")
     keys = store.keys("t", ["a", "a", "b"], ["b", "b", "c"])
     assert np.isnan(store.lookup(keys)).all()
-    assert (store.absent(keys), store.count("t"), store.kind("t")) == (2, 0, None)
+    assert store.count("t") == 0
     assert not store.path.exists()
 
 
@@ -97,7 +97,6 @@ def test_teachers_do_not_share_scores(tmp_path):
     assert set(one.calls) == set(other.calls) == set(pairs)
     facts = [json.loads(path.read_text()) for path in tmp_path.glob("*/about.json")]
     assert {(fact["fingerprint"], fact["kind"]) for fact in facts} == {("one", "logit"), ("other", "logit")}
-    assert store.kind("one") is ScoreKind.LOGIT
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -119,7 +118,6 @@ def test_equals_a_dictionary(tmp_path, monkeypatch, seed):
                 oracle.setdefault(key, score)
         expected = np.array([oracle.get(tuple(key), np.nan) for key in values], np.float32)
         np.testing.assert_array_equal(store.lookup(keys), expected)
-        assert store.absent(keys) == len({tuple(key) for key in values} - oracle.keys())
     assert [store.count("t") for store in stores] == [len(oracle)] * 2
 
 

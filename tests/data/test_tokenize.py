@@ -6,45 +6,45 @@ from transformers import AutoTokenizer, XLMRobertaTokenizer
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
-from retrieval_kd.data.weights import build_tiny
 
 TEXTS = ["water", "a red bird and a blue fish in the river", "the queen", "music of the mountain people", ""]
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return AutoTokenizer.from_pretrained(build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder"))
+@pytest.fixture(scope="module")
+def tokenizer(tiny):
+    return AutoTokenizer.from_pretrained(tiny)
 
 
 def make(tokenizer, query=("", 16), passage=("", 16)):
     return TextTokenizer(tokenizer, SideSettings(*query), SideSettings(*passage))
 
 
-def test_ids_are_the_tokenizers_own(tiny):
-    expected = [tiny(text)["input_ids"] for text in TEXTS]
-    assert make(tiny).ids(TEXTS, Side.PASSAGE) == expected
-    assert expected[0][0] == tiny.cls_token_id
-    assert expected[0][-1] == tiny.sep_token_id
+def test_ids_are_the_tokenizers_own(tokenizer):
+    expected = [tokenizer(text)["input_ids"] for text in TEXTS]
+    assert make(tokenizer).ids(TEXTS, Side.PASSAGE) == expected
+    assert expected[0][0] == tokenizer.cls_token_id
+    assert expected[0][-1] == tokenizer.sep_token_id
 
 
-def test_each_side_has_its_prompt_and_length(tiny):
-    made = make(tiny, query=("find ", 6), passage=("text : ", 9))
+def test_each_side_has_its_prompt_and_length(tokenizer):
+    made = make(tokenizer, query=("find ", 6), passage=("text : ", 9))
     for side, prompt, length in ((Side.QUERY, "find ", 6), (Side.PASSAGE, "text : ", 9)):
-        expected = [tiny(prompt + text, truncation=True, max_length=length)["input_ids"] for text in TEXTS]
+        expected = [tokenizer(prompt + text, truncation=True, max_length=length)["input_ids"] for text in TEXTS]
         assert made.ids(TEXTS, side) == expected
         assert max(map(len, expected)) == length
-        assert all(ids[-1] == tiny.sep_token_id for ids in expected)
+        assert all(ids[-1] == tokenizer.sep_token_id for ids in expected)
 
 
 @pytest.mark.parametrize("text", ["[SEP]", "red [MASK] bird", "[CLS][PAD] fish [UNK]", "a[SEP]b"])
-def test_text_that_spells_a_special_token_is_text(tiny, text):
-    ids = make(tiny).ids([text], Side.QUERY)[0]
-    special = set(tiny.all_special_ids)
-    assert ids[0] == tiny.cls_token_id
-    assert ids[-1] == tiny.sep_token_id
-    assert not special & (set(ids[1:-1]) - {tiny.unk_token_id})
-    assert tiny.mask_token_id in tiny(text)["input_ids"] or "[MASK]" not in text  # else the test proves nothing
-    spelled = tiny.convert_ids_to_tokens(ids[1:-1])
+def test_text_that_spells_a_special_token_is_text(tokenizer, text):
+    ids = make(tokenizer).ids([text], Side.QUERY)[0]
+    special = set(tokenizer.all_special_ids)
+    assert ids[0] == tokenizer.cls_token_id
+    assert ids[-1] == tokenizer.sep_token_id
+    assert not special & (set(ids[1:-1]) - {tokenizer.unk_token_id})
+    plain = tokenizer(text)["input_ids"]
+    assert tokenizer.mask_token_id in plain or "[MASK]" not in text  # else the test proves nothing
+    spelled = tokenizer.convert_ids_to_tokens(ids[1:-1])
     assert "[" in spelled
 
 
@@ -68,8 +68,8 @@ def test_a_model_that_knows_the_special_tokens_does_not_give_them_away():
     assert found[2] == ["<s>", "▁red", "▁bird", "</s>"]
 
 
-def test_groups_hold_every_text_once_padded_right_and_in_order(tiny):
-    made = make(tiny, passage=("", 8))
+def test_groups_hold_every_text_once_padded_right_and_in_order(tokenizer):
+    made = make(tokenizer, passage=("", 8))
     expected = made.ids(TEXTS, Side.PASSAGE)
     tokens = made.groups(TEXTS, Side.PASSAGE, lambda lengths: budget_groups(lengths, 16))
     assert len(tokens.groups) > 1
@@ -81,7 +81,7 @@ def test_groups_hold_every_text_once_padded_right_and_in_order(tiny):
     ]
     assert [row[0] for row in rows] == [expected[i] for i in tokens.order]
     for ids, padding, mask in rows:
-        assert (padding == tiny.pad_token_id).all()
+        assert (padding == tokenizer.pad_token_id).all()
         assert mask.tolist() == [1] * len(ids) + [0] * len(padding)
     for group in tokens.groups:
         assert group.input_ids.dtype == torch.int64
@@ -90,8 +90,8 @@ def test_groups_hold_every_text_once_padded_right_and_in_order(tiny):
     assert (np.diff(lengths) >= 0).all()
 
 
-def test_no_texts(tiny):
-    made = make(tiny)
+def test_no_texts(tokenizer):
+    made = make(tokenizer)
     assert made.ids([], Side.QUERY) == []
     tokens = made.groups([], Side.QUERY, lambda lengths: budget_groups(lengths, 16))
     assert tokens.groups == ()

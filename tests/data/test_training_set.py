@@ -8,48 +8,44 @@ from retrieval_kd.data.passages import PassageStore, passage_keys
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet, combine_scores
 
 
-@pytest.fixture(scope="module")
-def training(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
-
-
-def test_a_list_is_one_positive_and_the_wished_number_of_others(training):
+def test_a_list_is_one_positive_and_the_wished_number_of_others(training_set):
     for query in range(QUERIES):
         for epoch in range(3):
-            positions = training.list_of(query, epoch)
-            roles = training.role[positions].tolist()
+            positions = training_set.list_of(query, epoch)
+            roles = training_set.role[positions].tolist()
             assert roles == [Role.POSITIVE] * (query != 12) + [Role.HARD] * (4 + (query == 12))
             assert len(set(positions.tolist())) == len(positions)
-            assert ((positions >= training.offsets[query]) & (positions < training.offsets[query + 1])).all()
+            assert ((positions >= training_set.offsets[query]) & (positions < training_set.offsets[query + 1])).all()
 
 
-def test_lists_are_drawn_anew_each_epoch_and_equal_for_equal_seeds(training, tmp_path):
+def test_lists_are_drawn_anew_each_epoch_and_equal_for_equal_seeds(training_set, tmp_path):
     same, other = make_training_set(tmp_path / "same"), make_training_set(tmp_path / "other", seed=4)
-    lists = {(query, epoch): training.list_of(query, epoch).tolist() for query in range(8) for epoch in range(4)}
+    lists = {(query, epoch): training_set.list_of(query, epoch).tolist() for query in range(8) for epoch in range(4)}
     assert lists == {key: same.list_of(*key).tolist() for key in lists}
     assert lists != {key: other.list_of(*key).tolist() for key in lists}
     for query in range(8):
         assert len({frozenset(lists[query, epoch]) for epoch in range(4)}) > 1
-        shown = {position for epoch in range(60) for position in training.list_of(query, epoch)}
-        assert shown == set(range(training.offsets[query], training.offsets[query + 1]))
+        shown = {position for epoch in range(60) for position in training_set.list_of(query, epoch)}
+        assert shown == set(range(training_set.offsets[query], training_set.offsets[query + 1]))
 
 
-def test_each_of_several_positives_gets_its_turn(training):
-    first = {int(training.list_of(13, epoch)[0]) for epoch in range(40)}
-    assert first == set(np.flatnonzero(training.role[training.offsets[13] :] == Role.POSITIVE) + training.offsets[13])
+def test_each_of_several_positives_gets_its_turn(training_set):
+    first = {int(training_set.list_of(13, epoch)[0]) for epoch in range(40)}
+    start = training_set.offsets[13]
+    assert first == set(np.flatnonzero(training_set.role[start:] == Role.POSITIVE) + start)
 
 
 def test_a_short_list_is_shown_whole(tmp_path):
-    training = make_training_set(tmp_path, per_query=50)
-    assert sorted(training.list_of(2, 0)) == list(range(training.offsets[2], training.offsets[3]))
+    training_set = make_training_set(tmp_path, per_query=50)
+    assert sorted(training_set.list_of(2, 0)) == list(range(training_set.offsets[2], training_set.offsets[3]))
 
 
-def test_known_positives_are_what_was_judged_relevant(training):
+def test_known_positives_are_what_was_judged_relevant(training_set):
     _, judgements = make_candidates()
-    for query, query_id in enumerate(training.query_ids):
+    for query, query_id in enumerate(training_set.query_ids):
         relevant = [passage_id for passage_id, grade in judgements.get(query_id, {}).items() if grade > 0]
-        assert sorted(training.known_positives[query]) == sorted(passage_keys(relevant))
-    assert len(training.known_positives[4]) == 2
+        assert sorted(training_set.known_positives[query]) == sorted(passage_keys(relevant))
+    assert len(training_set.known_positives[4]) == 2
 
 
 @pytest.fixture

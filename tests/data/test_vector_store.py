@@ -34,16 +34,22 @@ class Teacher:
         return vectors(texts, side)
 
 
+def stored(folder, texts, side):
+    store = VectorStore(folder)
+    return store.lookup(store.keys("encoder 1", side, texts))
+
+
 @pytest.mark.parametrize("many", [2, 128])
 def test_encodes_each_distinct_text_once(tmp_path, monkeypatch, many):
     monkeypatch.setattr(shard_folder, "MANY", many)
     teacher = Teacher()
-    for side in (Side.QUERY, Side.PASSAGE, Side.QUERY):
-        got = VectorStore(tmp_path).encode_missing(teacher, TEXTS, side, chunk=5)
-        assert got.dtype == np.float32
-        np.testing.assert_array_equal(got, vectors(TEXTS, side))
+    for texts in (TEXTS[:20], TEXTS, TEXTS[::-1]):
+        VectorStore(tmp_path).score(teacher, texts, texts, chunk=5)
+        for side in Side:
+            got = stored(tmp_path, texts, side)
+            assert got.dtype == np.float32
+            np.testing.assert_array_equal(got, vectors(texts, side))
     assert Counter(teacher.calls) == Counter({(text, side) for text in TEXTS for side in Side})
-    assert VectorStore(tmp_path).count(teacher.fingerprint, Side.QUERY) == 37
 
 
 def test_sides_and_teachers_do_not_share_vectors(tmp_path):
@@ -54,21 +60,12 @@ def test_sides_and_teachers_do_not_share_vectors(tmp_path):
     assert len(set(keys)) == 6
 
 
-def test_half_precision_rounds_and_lives_apart(tmp_path):
-    teacher = Teacher()
-    half = VectorStore(tmp_path, half=True).encode_missing(teacher, TEXTS, Side.QUERY)
-    np.testing.assert_array_equal(half, vectors(TEXTS, Side.QUERY).astype(np.float16).astype(np.float32))
-    full = VectorStore(tmp_path).encode_missing(teacher, TEXTS, Side.QUERY)
-    np.testing.assert_array_equal(full, vectors(TEXTS, Side.QUERY))
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_score_is_the_inner_product(tmp_path, half):
+def test_score_is_the_inner_product(tmp_path):
     draw, teacher = np.random.default_rng(0), Teacher()
     queries, passages = [[TEXTS[n] for n in draw.integers(0, 100, 200)] for _ in range(2)]
-    got = VectorStore(tmp_path, half).score(teacher, queries, passages)
+    got = VectorStore(tmp_path).score(teacher, queries, passages)
     oracle = [float(vector(q, Side.QUERY) @ vector(p, Side.PASSAGE)) for q, p in zip(queries, passages, strict=True)]
-    np.testing.assert_allclose(got, oracle, atol=1e-2 if half else 1e-5)
+    np.testing.assert_allclose(got, oracle, atol=1e-5)
     assert got.dtype == np.float32
 
 
@@ -76,14 +73,12 @@ def test_reading_creates_nothing(tmp_path):
     store = VectorStore(tmp_path / "none")
     keys = store.keys("t", Side.QUERY, ["a", "b", "a"])
     assert store.lookup(keys).shape == (3, 0)
-    assert store.absent(keys) == 2
     assert not store.path.exists()
 
 
 def test_absent_rows_are_nan(tmp_path):
-    store = VectorStore(tmp_path)
-    store.encode_missing(Teacher(), ["a"], Side.QUERY)
-    found = store.lookup(store.keys("encoder 1", Side.QUERY, ["b", "a"]))
+    VectorStore(tmp_path).score(Teacher(), ["a"], ["a"])
+    found = stored(tmp_path, ["b", "a"], Side.QUERY)
     assert np.isnan(found[0]).all()
     np.testing.assert_array_equal(found[1], vector("a", Side.QUERY))
 
@@ -93,23 +88,23 @@ def test_another_dimension_is_refused(tmp_path):
         def encode(self, texts, side):
             return np.zeros((len(texts), 8), np.float32)
 
-    VectorStore(tmp_path).encode_missing(Teacher(), ["a"], Side.QUERY)
+    VectorStore(tmp_path).score(Teacher(), ["a"], ["a"])
     with pytest.raises(UserError, match="now gives 8 numbers for a text, before it gave 6"):
-        VectorStore(tmp_path).encode_missing(Wider(), ["b"], Side.QUERY)
-    assert VectorStore(tmp_path).count("encoder 1", Side.QUERY) == 1
+        VectorStore(tmp_path).score(Wider(), ["b"], ["b"])
+    assert np.isnan(stored(tmp_path, ["a", "b"], Side.QUERY)).all(1).tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("value", "half"), [(np.nan, False), (np.inf, False), (1e6, True)])
-def test_what_is_not_finite_is_refused(tmp_path, value, half):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])  # the last is too much for float32
+def test_what_is_not_finite_is_refused(tmp_path, value):
     class Broken(Teacher):
         def encode(self, texts, side):
-            made = super().encode(texts, side)
+            made = super().encode(texts, side).astype(np.float64)
             made[1, 3] = value
             return made
 
-    with pytest.raises(UserError, match=r"encoder 1.*not finite as float(16|32) for 1 of 3 texts.*'b'"):
-        VectorStore(tmp_path, half).encode_missing(Broken(), ["a", "b", "c"], Side.QUERY)
-    assert VectorStore(tmp_path, half).count("encoder 1", Side.QUERY) == 0
+    with pytest.raises(UserError, match=r"encoder 1.*not finite as float32 for 1 of 3 texts.*'b'"):
+        VectorStore(tmp_path).score(Broken(), ["a", "b", "c"], ["a"] * 3)
+    assert stored(tmp_path, ["a", "b", "c"], Side.QUERY).shape == (3, 0)
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (3,), (3, 0)])
@@ -119,14 +114,14 @@ def test_vectors_that_do_not_fit_the_texts_are_refused(tmp_path, shape):
             return np.zeros(shape, np.float32)
 
     with pytest.raises(UserError, match="for 3 texts"):
-        VectorStore(tmp_path).encode_missing(Short(), ["a", "b", "c"], Side.QUERY)
+        VectorStore(tmp_path).score(Short(), ["a", "b", "c"], ["a", "b", "c"])
 
 
 WORKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from retrieval_kd.contracts import ScoreKind, Side
+from retrieval_kd.contracts import ScoreKind
 from retrieval_kd.data.vector_store import VectorStore
 
 class Teacher:
@@ -134,13 +129,13 @@ class Teacher:
 
     def encode(self, texts, side):
         with open(sys.argv[2], "a") as stream:
-            stream.write("".join(f"{text}\\n" for text in texts))
+            stream.write("".join(f"{side} {text}\\n" for text in texts))
         time.sleep(0.005)
-        return np.array([[len(text), float(text)] for text in texts], np.float32)
+        return np.array([[2.0, float(text)] for text in texts], np.float32)
 
 texts = [str(n) for n in range(int(sys.argv[3]), int(sys.argv[4]))]
-got = VectorStore(Path(sys.argv[1])).encode_missing(Teacher(), texts, Side.PASSAGE, chunk=8)
-assert got.tolist() == [[len(text), float(text)] for text in texts]
+scores = VectorStore(Path(sys.argv[1])).score(Teacher(), texts, texts, chunk=8)
+assert scores.tolist() == [4.0 + float(text) ** 2 for text in texts]
 """
 
 
@@ -149,4 +144,5 @@ def test_two_processes_share_the_work(tmp_path):
     command = [sys.executable, "-c", WORKER, str(tmp_path / "store"), str(tmp_path / "log")]
     workers = [subprocess.Popen([*command, *span], cwd=root) for span in (("0", "150"), ("50", "200"))]
     assert [worker.wait(60) for worker in workers] == [0, 0]
-    assert Counter((tmp_path / "log").read_text().split()) == Counter(str(n) for n in range(200))
+    encoded = (tmp_path / "log").read_text().splitlines()
+    assert Counter(encoded) == Counter(f"{side} {n}" for side in Side for n in range(200))

@@ -14,11 +14,6 @@ from retrieval_kd.data import weights
 from retrieval_kd.data.weights import MINILM, TINY, build_tiny, hub_reachable, resolve_encoder
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.mktemp("tiny") / "model")
-
-
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """Empty caches, no hub, no wheel, and the digest of a small file in place of the real one."""

@@ -25,7 +25,7 @@ def brute_force(queries, vectors, k):
 def test_equals_brute_force(vectors, k, queries, monkeypatch):
     monkeypatch.setattr("retrieval_kd.engines.flat.ROWS_AT_ONCE", 64)
     asked = np.random.default_rng(1).standard_normal((queries, 16)).astype(np.float32)
-    rows, scores = FlatIndex(vectors).search(asked, k)
+    rows, scores = FlatIndex({"vectors": vectors}).search({"vectors": asked}, k)
     expected_rows, expected_scores = brute_force(asked, vectors, k)
     found = min(k, 700)
     assert rows.shape == scores.shape == (queries, k)
@@ -45,14 +45,14 @@ def test_ties_come_in_the_order_of_rows(k, monkeypatch):
     queries = generator.integers(-1, 2, (30, 4)).astype(np.float32)
     queries[0] = 0  # all passages tie
     monkeypatch.setattr("retrieval_kd.engines.flat.SCORES_AT_ONCE", 1000)
-    rows, _ = FlatIndex(vectors).search(queries, k)
+    rows, _ = FlatIndex({"vectors": vectors}).search({"vectors": queries}, k)
     np.testing.assert_array_equal(rows[:, :300], brute_force(queries, vectors, k)[0])
 
 
 def test_reads_a_memory_map_of_half_precision(vectors, tmp_path):
     np.save(tmp_path / "v.npy", vectors.astype(np.float16))
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
-    rows, _ = FlatIndex(mapped).search(vectors[:5], 3)
+    rows, _ = FlatIndex({"vectors": mapped}).search({"vectors": vectors[:5]}, 3)
     np.testing.assert_array_equal(rows, brute_force(vectors[:5], mapped.astype(np.float32), 3)[0])
 
 
@@ -60,28 +60,31 @@ def test_refuses_what_is_no_number(vectors):
     bad = vectors.copy()
     bad[123, 4] = np.nan
     with pytest.raises(UserError, match="passage row 123"):
-        FlatIndex(bad)
+        FlatIndex({"vectors": bad})
     with pytest.raises(UserError, match="query row 123"):
-        FlatIndex(vectors).search(bad, 3)
+        FlatIndex({"vectors": vectors}).search({"vectors": bad}, 3)
 
 
 def test_refuses_shapes_that_do_not_fit(vectors):
-    index = FlatIndex(vectors)
+    index = FlatIndex({"vectors": vectors})
     with pytest.raises(ValueError, match=r"\[2, 3\] do not fit"):
-        index.search(np.zeros((2, 3), np.float32), 1)
+        index.search({"vectors": np.zeros((2, 3), np.float32)}, 1)
     with pytest.raises(ValueError, match="at least 1"):
-        index.search(vectors[:1], 0)
+        index.search({"vectors": vectors[:1]}, 0)
     with pytest.raises(ValueError, match=r"\[N, D\]"):
-        FlatIndex(vectors[0])
+        FlatIndex({"vectors": vectors[0]})
 
 
 def test_no_passages_no_hits():
     assert (
-        FlatIndex(np.empty((0, 4), np.float32)).search(np.zeros((2, 4), np.float32), 3).rows.tolist() == [[-1] * 3] * 2
+        FlatIndex({"vectors": np.empty((0, 4), np.float32)})
+        .search({"vectors": np.zeros((2, 4), np.float32)}, 3)
+        .rows.tolist()
+        == [[-1] * 3] * 2
     )
 
 
 def test_says_what_to_install(vectors, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UserError, match=r"pip install retrieval-kd\[cpu\]"):
-        FlatIndex(vectors)
+        FlatIndex({"vectors": vectors})

@@ -7,7 +7,6 @@ from training_case import make_student, make_texts
 from transformers import AutoModel, AutoTokenizer
 
 from retrieval_kd.contracts import Side, UserError
-from retrieval_kd.data.weights import build_tiny
 from retrieval_kd.interop import model_folder
 from retrieval_kd.interop.dense import read, read_foreign, write
 from retrieval_kd.interop.model_folder import read_model
@@ -24,11 +23,6 @@ STUDENT = {
     "passage": {"prompt": "", "max_length": 17},
     "inference": {"precision": "fp32", "tokens_per_batch": 512},
 }
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
 
 
 def make(tiny, **changes):

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from retrieval_kd.contracts import Side, UserError
-from retrieval_kd.interop.sentence_transformers import write_dense, write_dense_separate
+from retrieval_kd.interop.sentence_transformers import write_dense
 
 QUERIES = ["green fox", "river", "why does the quick brown fox jump over the river and far away"]
 PASSAGES = ["the quick brown fox jumps over the lazy dog", "a river runs far away " * 9, "dog"]
@@ -100,9 +100,7 @@ def test_each_side_is_cut_at_its_own_length(tmp_path):
 @pytest.mark.parametrize("normalise", [True, False])
 def test_separate_encoders_each_serve_their_side(tmp_path, normalise):
     encoders = {Side.QUERY: make_encoder(1), Side.PASSAGE: make_encoder(2)}
-    write_dense_separate(
-        tmp_path, encoders, make_tokenizer(), pooling="mean", normalise=normalise, query=QUERY, passage=PASSAGE
-    )
+    write_dense(tmp_path, encoders, make_tokenizer(), pooling="mean", normalise=normalise, query=QUERY, passage=PASSAGE)
     model = load(tmp_path)
     for encode, texts, side, settings in (
         (model.encode_query, QUERIES, Side.QUERY, QUERY),
@@ -117,11 +115,8 @@ def test_files_are_those_the_library_would_save(tmp_path, separate):
     """Load and save again: the same files, the same settings."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     options = {"pooling": "mean", "normalise": True, "query": QUERY, "passage": PASSAGE}
-    if separate:
-        encoders = {Side.QUERY: make_encoder(1), Side.PASSAGE: make_encoder(2)}
-        write_dense_separate(ours, encoders, make_tokenizer(), **options)
-    else:
-        write_dense(ours, make_encoder(0), make_tokenizer(), **options)
+    encoders = {Side.QUERY: make_encoder(1), Side.PASSAGE: make_encoder(2)}
+    write_dense(ours, encoders if separate else make_encoder(0), make_tokenizer(), **options)
     load(ours).save(str(theirs), create_model_card=False)
     assert files(ours) == files(theirs)
     for name in files(ours):

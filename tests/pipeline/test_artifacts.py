@@ -199,8 +199,20 @@ def test_a_key_changes_the_steps_that_read_it_and_those_behind(keys, override, f
     assert found == order[order.index(first) :]
 
 
-def test_the_seed_decides_mining_and_training(keys):
-    assert keys("seed=7")["mine"] != keys()["mine"]
+def test_the_seed_decides_training_alone(keys):
+    """Runs with several seeds learn from the same candidates and the same teacher."""
+    one, other = keys(), keys("seed=7")
+    assert [one[name] == other[name] for name in ("mine", "score", "train")] == [True, True, False]
+    assert keys("negatives.seed=7")["mine"] != one["mine"]
+
+
+def test_scores_depend_on_an_index_only_where_a_member_reads_it(keys, tmp_path):
+    run = tmp_path / "found.trec"
+    run.write_text("q0 Q0 p0 1 1.0 found\n")
+    found = f"negatives.source={run}"
+    alone = "~teacher.members.bm25"
+    assert keys(found, alone, "bm25.k1=0.9")["score"] == keys(found, alone)["score"]
+    assert keys(found, "bm25.k1=0.9")["score"] != keys(found)["score"]
 
 
 def test_a_margin_depends_on_the_teacher(keys):

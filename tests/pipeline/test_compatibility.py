@@ -38,6 +38,12 @@ ATTENTION = {"objective": {"word": {"needs": ["attention"]}}, "teacher/gives": [
 
 # rule, what is refused, words of the refusal, what passes
 CASES = [
+    (
+        "window_is_a_pair_of_ranks",
+        {"negatives/window": [5]},
+        ["negatives.window=[5]", "[1,100]"],
+        {"negatives/window": [5, 9]},
+    ),
     ("pool_holds_the_draw", {"negatives/per_query": 33}, ["per_query=33", "pool=32"], {"negatives/per_query": 32}),
     (
         "run_files_teach_what_they_list",

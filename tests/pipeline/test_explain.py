@@ -131,7 +131,7 @@ def test_exceptions_stand_behind_the_commonest_origin():
 def test_steps_say_what_is_done_and_where(data):
     cfg = compose(data)
     plan = Plan(cfg)
-    index = plan.index(plan.train_entry)
+    index = plan.index(plan.train_entries[0])
     assert rows(explain(cfg), "to do", f"index/{index.key}")
     assert not index.path.parent.exists()  # telling made nothing
     index.path.mkdir(parents=True)
@@ -150,7 +150,7 @@ def test_calls_are_pool_times_queries_or_what_was_mined(data):
     assert rows(text, "bm25: 300 scores", "6 kB")
     assert rows(text, f"minilm: at most {30 + PASSAGES} vectors")
     plan = Plan(cfg)
-    mined = plan.mined(plan.train_entry).path
+    mined = plan.mined(plan.train_entries[0]).path
     mined.mkdir(parents=True)
     (mined / "step.json").write_text(json.dumps({"seconds": 1, "candidates": 77, "queries": 25}))
     assert rows(explain(cfg), f"10 passages {TIMES} 25 queries", "= 77 pairs")

@@ -113,10 +113,8 @@ def test_sentence_transformers_scores_as_the_run_says(trained, things):
 
 def test_training_moved_the_student(trained, small):
     untrained = go(*small, "recipe=no_training", f"output_dir={trained.parent / 'untrained'}")
-    before, after = (
-        Run.read(folder / "runs" / "things.test.trec").as_dict()["q16"]["p16"] for folder in (untrained, trained)
-    )
-    assert abs(before - after) > 1e-4
+    before, after = (Run.read(folder / "runs" / "things.test.trec").as_dict()["q16"] for folder in (untrained, trained))
+    assert max(abs(after[passage] - score) for passage, score in before.items()) > 1e-4
     assert not (untrained / "model").exists()
 
 
@@ -173,6 +171,66 @@ def test_a_second_collection_that_fails_leaves_no_part_of_a_folder(small, things
     assert list(tmp_path.iterdir()) == [bad]
 
 
+# ---- a step alone
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("verb", ["mine", "score", "encode", "search"])
+def test_a_step_is_laid_out_where_it_is_asked_for(verb, trained, small, ensemble, out, written):
+    overrides = [*small, *ensemble]
+    (artifact,) = step(compose(overrides), verb)
+    named = [*overrides, f"output_dir={out}"]
+    assert step(compose(named), verb) == [out]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["steps"][-1]["digest"] == artifact.name
+    assert list(manifest["inputs"])[-1] == ("things/train" if verb in ("mine", "score") else "things/test")
+    found = contents(out)
+    assert {path: found[path] for path in contents(artifact)} == contents(artifact)
+    assert step(compose(named), verb) == [out]
+    assert contents(out).keys() == found.keys()
+    with pytest.raises(UserError, match=f"output_dir={out} holds the results of another config"):
+        step(compose([*named, "bm25.k1=0.5"]), verb)
+    (out / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"output_dir={out} holds files that no run of ours wrote"):
+        step(compose(named), verb)
+    assert written == []
+
+
+def test_a_step_that_fails_to_be_laid_out_leaves_no_part_of_a_folder(trained, small, ensemble, out, monkeypatch):
+    from retrieval_kd.pipeline import run
+
+    monkeypatch.setattr(run, "manifest", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(compose([*small, *ensemble, f"output_dir={out}"]), "mine")
+    assert list(out.parent.iterdir()) == []
+
+
+def test_output_dir_that_is_a_file_is_told_before_the_work(small, out, written, tmp_path):
+    out.write_text("x")
+    for place in (out, out / "below"):
+        cfg = compose([*small, f"store={tmp_path / 'store'}", f"output_dir={place}"])
+        for work in (lambda cfg: step(cfg, "search"), train):
+            with pytest.raises(UserError, match=f"output_dir={place}: {out} is a file; name a folder"):
+                work(cfg)
+    assert written == []
+
+
+def test_a_step_about_several_collections_gives_each(trained, small, ensemble, things, out):
+    evaluate = f"data.evaluate={{one: {{split: dev}}, two: {{path: {things}, split: test}}}}"
+    overrides = [*small, *ensemble, evaluate]
+    one, two = step(compose(overrides), "search")
+    assert (len(Run.read(one / "run.trec")), len(Run.read(two / "run.trec"))) == (4, 8)
+    named = step(compose([*overrides, f"output_dir={out}"]), "search")
+    assert named == [out / "one.dev", out / "two.test"]
+    assert [(folder / "run.trec").read_bytes() for folder in named] == [
+        (folder / "run.trec").read_bytes() for folder in (one, two)
+    ]
+    assert len(step(compose(overrides), "encode")) == 1  # both have the same passages
+
+
 # ---- objectives and teachers
 
 
@@ -192,17 +250,31 @@ def test_objectives_and_teachers(small, out, overrides, kind):
     plan = Plan(cfg)
     assert (plan.taught() is not None) == (overrides == CROSS_ENCODER)
     if kind:
-        record = plan.scored(plan.train_entry).record()
+        record = plan.scored(plan.train_entries[0]).record()
         assert record["members"] == {"teacher": kind}
-        scores = np.load(plan.scored(plan.train_entry).path / "scores.npy")
+        scores = np.load(plan.scored(plan.train_entries[0]).path / "scores.npy")
         assert scores.shape == (1, record["candidates"])
         assert np.isfinite(scores).all()
 
 
-def test_a_teacher_alone(small, written):
-    folder = go(*small, *CROSS_ENCODER, "target=teacher", "teacher.scorer.train.learning_rate=1e-3")
+def test_several_collections_are_trained_on_together(small, ensemble, out):
+    """Each batch is of one of them; every one is mined and scored for itself."""
+    sets = "data.train={one: {split: train, weight: 1}, other: {split: dev, weight: 1}}"
+    cfg = compose([*small, *ensemble, sets, "trainer.max_steps=null", "trainer.epochs=2", f"output_dir={out}"])
+    cost = metrics(train(cfg))["cost"]
+    assert cost["train_steps"] == 2 * 4  # 12 and 4 queries in batches of 4
+    plan = Plan(cfg)
+    assert sorted(step.name for step in plan.training().walk()).count("score") == 2
+    assert set(json.loads((out / "manifest.json").read_text())["inputs"]) == {"one/train", "other/dev", "things/test"}
+
+
+def test_a_teacher_alone(small, written, out):
+    alone = (*small, *CROSS_ENCODER, "target=teacher", "teacher.scorer.train.learning_rate=1e-3")
+    folder = go(*alone)
     assert written[-1] == "teach"
     assert (folder / "teacher" / "model.safetensors").exists()
+    assert go(*alone, f"output_dir={out}") == out
+    assert (out / "teacher" / "model.safetensors").samefile(folder / "teacher" / "model.safetensors")
     with pytest.raises(UserError, match="no member of this teacher is trained here"):
         go(*small, *BM25_TEACHER, "target=teacher")
 
@@ -217,7 +289,8 @@ def run_file(tmp_path_factory):
 
 
 def mined(*overrides):
-    return Candidates.read(step(compose(overrides), "mine") / "candidates.parquet")
+    (folder,) = step(compose(overrides), "mine")
+    return Candidates.read(folder / "candidates.parquet")
 
 
 def test_negatives_from_a_run_file_that_is_the_teacher_too(small, run_file, out):
@@ -246,7 +319,7 @@ def test_negatives_from_a_trained_student(small, trained, out):
     source = f"negatives.source={trained}"
     found = mined(*small, source)
     plan = Plan(compose([*small, source]))
-    run = Run.read(plan.source_run(plan.train_entry).path / "run.trec").as_dict()
+    run = Run.read(plan.source_run(plan.train_entries[0]).path / "run.trec").as_dict()
     for one in found.lists():
         first = set(list(run[one.query_id])[:12])
         assert {p for p, grade in zip(one.passage_ids, one.relevance, strict=True) if grade == 0} <= first
@@ -272,7 +345,8 @@ def test_without_judgements_the_teacher_alone_teaches(small, out, caplog):
     assert metrics(folder)["cost"]["train_steps"] == 3
     assert len(Run.read(folder / "runs" / "things.test.trec")) == 8
     assert pq.read_table(folder / "per_query.parquet").num_rows == 0
-    assert len(Run.read(step(compose(none), "search") / "run.trec")) == 8
+    (searched,) = step(compose(none), "search")
+    assert len(Run.read(searched / "run.trec")) == 8
     with pytest.raises(UserError, match="things/test has no judgements to evaluate against"):
         step(compose(none), "evaluate")
 
@@ -303,8 +377,9 @@ def test_engines_without_a_student_train_none(small, out, written):
 
 
 def test_a_trained_student_is_evaluated_by_its_folder(trained, small, out, written):
-    folder = step(compose([*small, f"model={trained}", f"output_dir={out}"]), "evaluate")
-    assert metrics(folder)["collections"] == metrics(trained)["collections"]
+    folders = step(compose([*small, f"model={trained}", f"output_dir={out}"]), "evaluate")
+    assert folders == [out]
+    assert metrics(out)["collections"] == metrics(trained)["collections"]
     assert "train" not in written
 
 

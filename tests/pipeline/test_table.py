@@ -2,11 +2,13 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 CELL = "things/test ndcg@10"
+MANIFEST = Path("manifest.json")
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     table(seeds={"quick": [1, 2]})
     _, out, _ = command("table", "three", "dry_run=true")
     assert [line.partition(": ")[2] for line in out.splitlines()][:2] == ["done", "done"]  # a seed changes neither
-    assert out.splitlines()[2] == "hard labels: to do: mine, train, encode, search, evaluate"
+    assert out.splitlines()[2] == "hard labels: to do: train, encode, search, evaluate"
 
 
 def test_comparisons_are_corrected_over_the_table(table, command, tmp_path):
@@ -153,6 +155,42 @@ def test_seeds_are_averaged(table, command, tmp_path):
     assert cell["against"]["difference"] == pytest.approx(difference, abs=2e-6)
 
 
+def test_a_row_stays_until_its_new_results_are_complete(table, command, monkeypatch, tmp_path):
+    from retrieval_kd.pipeline import run
+
+    table()
+    only = ("table", "three", "only=BM25")
+    assert command(*only)[0] == 0
+    place = tmp_path / "outputs/tables/three/quick/BM25/seed-1"
+
+    def files():
+        return {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    before = files()
+    parts = {"join_per_query": KeyboardInterrupt(), "manifest": ValueError("a fault")}
+    for part, fault in parts.items():  # in the middle of laying out, and at its end
+        with monkeypatch.context() as broken:
+
+            def fails(*_, fault=fault):
+                raise fault
+
+            broken.setattr(run, part, fails)
+            if part == "manifest":
+                with pytest.raises(ValueError, match="a fault"):
+                    command(*only, "bm25.k1=0.5")
+            else:
+                assert command(*only, "bm25.k1=0.5")[0] == 130
+        assert files() == before
+        assert list(place.parent.iterdir()) == [place]
+    assert command(*only, "bm25.k1=x")[0] == 2
+    assert command(*only, "bm25.k1=0.5")[0] == 0
+    after = files()
+    assert after.keys() == before.keys()
+    assert json.loads((place / "manifest.json").read_text())["key"] != json.loads(before[MANIFEST])["key"]
+    assert after[MANIFEST] != before[MANIFEST]
+    assert list(place.parent.iterdir()) == [place]
+
+
 def refused(command, *arguments):
     code, out, errors = command("table", *arguments)
     assert (code, out, len(errors)) == (2, "", 1)
@@ -185,6 +223,8 @@ def test_bad_tables(table, command, tmp_path, written):
     assert "rows.last: optimizer.lrr: there is no such key; did you mean optimizer.lr?" in refused(command, "three")
     table(rows=rows | {"last": {"experiment": "plain_kl", "control": "nobody"}})
     assert "rows.last.control: there is no row 'nobody'" in refused(command, "three")
+    table(rows=rows | {"last": {"experiment": "contrastive", "overrides": ["objective.contrastive.temperature=0"]}})
+    assert "rows.last: objective.contrastive.temperature must be > 0" in refused(command, "three")
     table()
     path.write_text(path.read_text() + "  BM25:\n    experiment: bm25\n")
     line = refused(command, "three")

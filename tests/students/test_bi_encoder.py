@@ -4,14 +4,8 @@ from training_case import make_student, make_texts
 from transformers import AutoModel, AutoTokenizer
 
 from retrieval_kd.contracts import Side, UserError
-from retrieval_kd.data.weights import build_tiny
 
 TEXTS = [*make_texts(9, 11), "", "red [SEP] bird [MASK]", "ein Fluß"]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
 
 
 @pytest.fixture(scope="module")

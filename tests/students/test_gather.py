@@ -1,5 +1,6 @@
 """Two processes, each with its share, must give what one process gives with the whole batch."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,28 +8,29 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import two_processes
-from training_case import make_batch, make_student, make_training_set
+from training_case import make_batch, make_student
 from two_processes import CASES, QUERIES, candidates, everything, odds
 
 from retrieval_kd.contracts import Role
-from retrieval_kd.data.weights import build_tiny
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, tiny):
     """This process is the first of the two; before that, it is the one process to compare with."""
     folder = tmp_path_factory.mktemp("two")
     for name in ("one", "first", "second"):
         (folder / name).mkdir()
-    checkpoint = build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
-    other = mp.get_context("spawn").Process(
-        target=two_processes.second, args=(folder / "store", folder / "second", checkpoint)
+    # A fork has imported everything already, which takes a new process longer than all that it does here; autograd
+    # with an accelerator, and libraries of other systems, do not bear one.
+    forks = sys.platform == "linux" and not torch.accelerator.is_available()
+    other = mp.get_context("fork" if forks else "spawn").Process(
+        target=two_processes.second, args=(folder / "store", folder / "second", tiny)
     )
     other.start()
-    one, one_pool = everything(folder / "one", checkpoint)
+    one, one_pool = everything(folder / "one", tiny)
     two_processes.join(0, folder / "store")
     try:
-        two, two_pool = everything(folder / "first", checkpoint)
+        two, two_pool = everything(folder / "first", tiny)
     finally:
         dist.destroy_process_group()
         other.join(60)
@@ -37,10 +39,9 @@ def results(tmp_path_factory):
     return SimpleNamespace(one=one, two=two, other_losses=losses, one_pool=one_pool, two_pool=two_pool)
 
 
-def test_the_case_is_a_hard_one(tmp_path, tmp_path_factory):
+def test_the_case_is_a_hard_one(tiny, training_set):
     """Shares of different size, passages in both, and in each a positive of the other's queries."""
-    student = make_student(build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder"))
-    training_set = make_training_set(tmp_path)
+    student = make_student(tiny)
     whole = make_batch(training_set, student, QUERIES)
     first, second = (make_batch(training_set, student, QUERIES[rank::2]) for rank in (0, 1))
     assert len(first.passage_ids) != len(second.passage_ids)

@@ -3,23 +3,12 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from training_case import make_batch, make_student, make_texts, make_training, make_training_set
+from training_case import make_batch, make_student, make_texts, make_training
 
 from retrieval_kd.contracts import Side
-from retrieval_kd.data.weights import build_tiny
 from retrieval_kd.students.bi_encoder import BiEncoder
 
 QUERIES = range(0, 14, 2)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.getbasetemp() / "tiny-encoder")
-
-
-@pytest.fixture(scope="module")
-def training_set(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture

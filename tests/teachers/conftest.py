@@ -1,16 +1,8 @@
-import os
-
 import pytest
 import torch
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"w{i}" for i in range(40)]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

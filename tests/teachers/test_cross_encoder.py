@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from training_case import make_trainer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from retrieval_kd.contracts import ScoreKind, UserError
@@ -75,10 +76,15 @@ def test_a_checkpoint_without_a_head_gets_one_and_the_log_says_so(checkpoint, ti
     with caplog.at_level(logging.WARNING):
         CrossEncoder(tiny, max_length=32)
         assert not caplog.records
-        encoder = CrossEncoder(checkpoint(0), max_length=32)
+        encoder = CrossEncoder(checkpoint(0), max_length=32, loss=listwise_cross_entropy)
     assert encoder.kind is ScoreKind.LOGIT
     (record,) = caplog.records
     assert "no trained classification head: classifier.bias, classifier.weight" in record.getMessage()
+
+
+def test_a_checkpoint_without_a_head_does_not_score(checkpoint):
+    with pytest.raises(UserError, match=r"no trained classification head \(classifier.bias, .*train it here"):
+        CrossEncoder(checkpoint(0), max_length=32)
 
 
 def test_weights_are_float32_whatever_the_checkpoint_holds(checkpoint):
@@ -114,17 +120,20 @@ def test_special_tokens_in_text_do_not_open_a_segment(encoder):
 
 def test_saved_and_opened_it_scores_the_same_under_the_same_fingerprint(checkpoint, tmp_path):
     encoder = CrossEncoder(
-        checkpoint(0), max_length=20, templates=("w30 {query}", "{passage} w31"), tokens_per_batch=64
+        checkpoint(0),
+        max_length=20,
+        templates=("w30 {query}", "{passage} w31"),
+        tokens_per_batch=64,
+        loss=listwise_cross_entropy,  # or a head that was not trained would be refused
     )
     scores = encoder.score(QUERIES, PASSAGES)
     encoder.save(tmp_path / "teacher")
-    opened = CrossEncoder.from_folder(tmp_path / "teacher", tokens_per_batch=64)
+    settings = {"name": str(tmp_path / "teacher"), "templates": encoder.pairs.templates}
+    opened = CrossEncoder(**settings, max_length=20, tokens_per_batch=64)
     np.testing.assert_array_equal(opened.score(QUERIES, PASSAGES), scores)
     assert opened.fingerprint == encoder.fingerprint
-    assert CrossEncoder.from_folder(tmp_path / "teacher", max_length=21).fingerprint != encoder.fingerprint
+    assert CrossEncoder(**settings, max_length=21).fingerprint != encoder.fingerprint
     assert not list((tmp_path / "teacher").glob("*.bin"))
-    with pytest.raises(UserError, match=r"cross_encoder\.json: absent"):
-        CrossEncoder.from_folder(tmp_path)
 
 
 def test_the_fingerprint_follows_the_weights(tiny):
@@ -177,20 +186,11 @@ def lists_to_learn():
     ]
 
 
-def train(encoder, epochs, folder, **arguments):
+def train(encoder, epochs, folder, callbacks=(), resume=None):
     dataset = DrawnLists(lists_to_learn(), negatives=3, seed=0)
     collator = ListCollator(encoder.pairs, lambda lengths: plan_groups(lengths, overhead=16))
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        **{"enable_checkpointing": False, **arguments},
-    )
-    loader = training_loader(dataset, collator, batch_size=8)
-    trainer.fit(encoder, loader, loader)
+    trainer = make_trainer(callbacks, max_epochs=epochs, default_root_dir=folder)
+    trainer.fit(encoder, training_loader(dataset, collator, batch_size=8), ckpt_path=resume, weights_only=True)
     return trainer
 
 
@@ -200,14 +200,11 @@ def test_it_learns_a_handful_of_lists(tiny, tmp_path, loss):
     pl.seed_everything(0, verbose=False)
     encoder = CrossEncoder(tiny, max_length=32, loss=loss, optimizer=LinearAdamW(learning_rate=3e-3))
     before = encoder.fingerprint
-    modes = []
-    encoder.register_forward_pre_hook(
-        lambda module, _: modes.append((torch.is_grad_enabled(), module.encoder.training))
-    )
-    trainer = train(encoder, 60, tmp_path, num_sanity_val_steps=0, check_val_every_n_epoch=10)
-    assert set(modes) == {(True, True), (False, False)}  # dropout when it learns, none when it is validated
+    modes = set()
+    encoder.register_forward_pre_hook(lambda module, _: modes.add((torch.is_grad_enabled(), module.encoder.training)))
+    trainer = train(encoder, 60, tmp_path)
+    assert modes == {(True, True)}  # with dropout
     assert trainer.train_dataloader.sampler.epoch == 59  # each epoch drew its own lists
-    assert trainer.callback_metrics["validation/positive_on_top"] == 1
     right = 0
     for item in lists_to_learn():
         scores = encoder.score([item.query] * 4, item.passages)
@@ -232,11 +229,7 @@ def test_a_checkpoint_resumes_to_the_uninterrupted_weights(checkpoint, tmp_path)
 
     trainer = train(broken, 4, tmp_path, callbacks=[Stop()])
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    dataset = DrawnLists(lists_to_learn(), negatives=3, seed=0)
-    collator = ListCollator(resumed.pairs, lambda lengths: plan_groups(lengths, overhead=16))
-    trainer = pl.Trainer(max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False,
-                         enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
-    trainer.fit(resumed, training_loader(dataset, collator, 8), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    train(resumed, 4, tmp_path, resume=tmp_path / "half.ckpt")
     assert resumed.fingerprint == whole.fingerprint != broken.fingerprint
 
 

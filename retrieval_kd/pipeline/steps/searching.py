@@ -14,7 +14,7 @@ from retrieval_kd.contracts import Side
 from retrieval_kd.data.runs import Run
 
 if TYPE_CHECKING:
-    from retrieval_kd.contracts import TextEncoder
+    from retrieval_kd.contracts import Engine, TextEncoder
     from retrieval_kd.data.collections import Collection
 
 CHUNK = 65_536  # passages that are encoded before they are written
@@ -76,7 +76,7 @@ def search_representations(
     collection: Collection,
     encoded: Path,
     encoder: TextEncoder,
-    engine: Callable[[Any], Any],
+    engine: Callable[[Mapping[str, np.ndarray]], Engine],
     depth: Depth,
 ) -> dict[str, Any]:
     """The student's run: encode the queries and ask the engine."""
@@ -86,14 +86,26 @@ def search_representations(
     queries = encoder.encode_texts(list(collection.queries.values()), Side.QUERY)
     encoded_in = time.perf_counter() - started
     stored = StoredRepresentations.open(encoded / "passages")
-    hits = engine(stored.arrays["vectors"]).search(queries["vectors"].numpy(), depth.passages + 1)
+    asked = {name: value.numpy() for name, value in queries.items()}
+    built = engine(stored.arrays)
+    hits = built.search(asked, depth.passages + 1)
     seconds = time.perf_counter() - started
     depth.cut(Run.from_hits(list(collection.queries), hits, collection.passages)).write(folder / RUN, "student")
     return {
         "queries": len(collection.queries),
         "query_encode_seconds": round(encoded_in, 3),
         "search_seconds": round(seconds - encoded_in, 3),
+        **getattr(built, "report", {}),  # of an approximate engine: what it loses
+        **(_sparsity(stored.arrays, asked) if "terms" in asked else {}),
     }
+
+
+def _sparsity(passages: Mapping[str, np.ndarray], queries: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What sparse representations cost to search."""
+    from retrieval_kd.evaluation.sparsity import measure
+
+    sizes = [int(terms.max()) + 1 for terms in (passages["terms"], queries["terms"]) if terms.size]
+    return measure(passages, queries, max(sizes, default=1)).columns()
 
 
 def folder_size(folder: Path) -> int:

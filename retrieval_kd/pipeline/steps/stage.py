@@ -23,14 +23,13 @@ from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
-from retrieval_kd.pipeline.steps.training import clear, fit, work_folder
+from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from retrieval_kd.data.collections import Collection
-    from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
     from retrieval_kd.students.student import Student
@@ -40,24 +39,13 @@ log = logging.getLogger(__name__)
 REPORTED_QUERIES = 50  # of which the untrained student's order is compared with the teacher's
 
 
-def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scored: Step | None) -> dict[str, Any]:
+def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     """Fill ``folder`` with the trained student and its training log."""
-    collection = entry.collection
-    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
     prepare(plan.store / "numba")
     student = plan.parts.student(plan.before)
-    signals = _signals(plan, entry, candidates, scored)
-    found: dict[str, Any] = {}
-    if scored is not None:
-        found = _report(folder, plan, student)
-    data = TrainingSet(
-        collection.queries,
-        collection.judgements,
-        candidates,
-        collection.passages,
-        signals,
-        Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
-    )
+    found = _report(folder, plan, student) if plan.parts.needs_scores else {}
+    sets = [_training_set(plan, entry) for entry in plan.train_entries]
+    data = TrainingData(sets, [entry.weight for entry in plan.train_entries], plan.values["seed"])
     settings = TrainerSettings(**plan.values["trainer"])
     task = _task(plan, validation, settings.validation_queries) if validation else None
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
@@ -69,11 +57,24 @@ def train(folder: Path, plan: Plan, entry: Entry, validation: Entry | None, scor
     return found
 
 
-def _signals(plan: Plan, entry: Entry, candidates: Candidates, scored: Step | None) -> Signalled:
-    if scored is None:
+def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
+    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    collection = entry.collection
+    return TrainingSet(
+        collection.queries,
+        collection.judgements,
+        candidates,
+        collection.passages,
+        _signals(plan, entry, candidates),
+        Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
+    )
+
+
+def _signals(plan: Plan, entry: Entry, candidates: Candidates) -> Signalled:
+    if not plan.parts.needs_scores:
         count = len(candidates)
         return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
-    return signalled(scored.make(), candidates, plan.teacher(entry))
+    return signalled(plan.scored(entry).make(), candidates, plan.teacher(entry))
 
 
 def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     entry = plan.reported_entry
     collection = entry.collection
     candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
-    signals = _signals(plan, entry, candidates, plan.scored(entry))
+    signals = _signals(plan, entry, candidates)
     terms = plan.values["objective"].values()
     temperatures = [float(term["teacher_temperature"]) for term in terms if "teacher_temperature" in term]
     report = teacher_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +28,18 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.plan import Plan
 
 
-def teach(folder: Path, plan: Plan, mined: Path) -> dict[str, Any]:
+def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
     """Train each member that is to be trained, into a folder of its name."""
-    collection = plan.train_entry.collection
-    if collection.judgements is None:
-        raise UserError("teacher: a cross-encoder is trained on judgements, and this collection has none")
-    lists = labelled_lists(collection, Candidates.read(mined / CANDIDATES))
+    lists = []
+    for entry, folder_of_lists in zip(plan.train_entries, mined, strict=True):
+        if entry.collection.judgements is None:
+            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {entry.label} has none")
+        lists += labelled_lists(entry.collection, Candidates.read(folder_of_lists / CANDIDATES))
     settings = TrainerSettings(**plan.values["trainer"])
     found = {}
     for name, node in plan.parts.scorers.items():
         if node.get("train"):
-            found[name] = _train(node, lists, settings, plan.values["seed"], folder / name)
+            found[name] = _train(node, lists, settings, folder / name)
     return {"members": found}
 
 
@@ -55,11 +57,9 @@ def labelled_lists(collection: Collection, candidates: Candidates) -> list[Label
     ]
 
 
-def _train(
-    node: dict[str, Any], lists: list[LabelledList], settings: TrainerSettings, seed: int, folder: Path
-) -> dict[str, Any]:
+def _train(node: dict[str, Any], lists: list[LabelledList], settings: TrainerSettings, folder: Path) -> dict[str, Any]:
     how = node["train"]
-    pl.seed_everything(seed, verbose=False)  # before the head is made
+    pl.seed_everything(how["seed"], verbose=False)  # before the head is made
     teacher = CrossEncoder(
         str(resolve_encoder(node["name"])),
         max_length=node["max_length"],
@@ -67,7 +67,7 @@ def _train(
         optimizer=LinearAdamW(how["learning_rate"], how["weight_decay"], how["warmup"]),
     )
     collate = ListCollator(teacher.pairs, partial(plan_groups, overhead=GROUP_OVERHEAD))
-    loader = training_loader(DrawnLists(lists, how["negatives"], seed), collate, how["batch_size"])
+    loader = training_loader(DrawnLists(lists, how["negatives"], how["seed"]), collate, how["batch_size"])
     trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,  # lists are not shared out among processes

@@ -8,8 +8,9 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from retrieval_kd.callbacks.speed import Speed
 from retrieval_kd.callbacks.validation import RankingTask, Validation
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.batches import BatchMaker
+from retrieval_kd.data.mixture import MixedBatches, MixedMaker
 from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
 from retrieval_kd.data.training_set import TrainingSet
 from retrieval_kd.functional.precision import computes_in_bf16
@@ -30,10 +32,29 @@ from retrieval_kd.students.student import Student, Training
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on; of several sets each batch is from one."""
+
+    sets: Sequence[TrainingSet]
+    weights: Sequence[float | None]  # shares of the batches; None: as many as each set has
+    seed: int
+
+    def loader(self, student: Student, settings: TrainerSettings) -> ResumableLoader:
+        """Batches by the student's own tokenizer."""
+        makers = [BatchMaker(one, student.tokenizer) for one in self.sets]
+        if len(makers) == 1:
+            batches = EpochBatches(len(self.sets[0]), settings.batch_size, self.seed)
+            return ResumableLoader(batches, makers[0], settings.workers)
+        shares = [weight for weight in self.weights if weight is not None]
+        mixed = MixedBatches(list(map(len, self.sets)), shares or None, settings.batch_size, self.seed)
+        return ResumableLoader(mixed, MixedMaker(makers), settings.workers)
+
+
 def fit(
     student: Student,
     training: Training,
-    data: TrainingSet,
+    data: TrainingData,
     task: RankingTask | None,
     settings: TrainerSettings,
     work: Path,
@@ -42,7 +63,7 @@ def fit(
     """Train ``student`` in place; a killed training goes on from its last checkpoint in ``work``."""
     if settings.validate_every is not None and task is None:
         raise UserError("trainer.validate_every needs a validation split; data.validation names none")
-    pl.seed_everything(data.draw.seed, verbose=False)
+    pl.seed_everything(data.seed, verbose=False)
     student.prepare(training)
     speed = Speed()
     last = _last_checkpoint(work, settings)
@@ -53,8 +74,7 @@ def fit(
         validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best)
         callbacks.append(validation)
     trainer = _trainer(settings, callbacks, make_logger(work), work)
-    batches = EpochBatches(len(data), settings.batch_size, data.draw.seed)
-    loader = ResumableLoader(batches, BatchMaker(data, student.tokenizer), settings.workers)
+    loader = data.loader(student, settings)
     resume = work / "last.ckpt"
     if resume.exists():
         log.info("train: going on from %s", resume)
@@ -62,7 +82,8 @@ def fit(
         trainer.fit(student, loader, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    found: dict[str, Any] = {"steps": trainer.global_step, "train_seconds": round(speed.seconds, 3)}
+    seconds = speed.seconds - (validation.seconds if validation is not None else 0.0)
+    found: dict[str, Any] = {"steps": trainer.global_step, "train_seconds": round(seconds, 3)}
     found |= {"queries": speed.queries, "passages": speed.passages}
     if validation is not None:
         found["validation"] = validation.best

@@ -1,0 +1,218 @@
+"""What is told before work starts rather than after an hour of it: settings that nothing accepts, places without room.
+
+Only what is still to be made is looked at: with all steps done nothing is built and nothing is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.compatibility import check, trains_student
+from retrieval_kd.pipeline.compose import compose_stage
+from retrieval_kd.pipeline.costs import Lists, mined_lists, reranked_lists, scorer_size
+from retrieval_kd.pipeline.estimates import (
+    SCORE_BYTES,
+    Counts,
+    encoder_size,
+    in_words,
+    keeps_vectors,
+    stores_scores,
+)
+from retrieval_kd.pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from retrieval_kd.pipeline.artifacts import Step
+    from retrieval_kd.pipeline.entries import Entry
+
+COUNTING_SECONDS = 5  # for a large collection that no step has counted; what was counted till then is there for certain
+DISTINCT = 0.5  # share of the most passages that lists may name: popular ones stand in many lists
+
+
+def stages(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """The recipe's stages as plans of their own, by name; one without overrides is the plan itself."""
+    said = list(plan.values["overrides"])
+    for name, overrides in plan.values["recipe"]["stages"].items():
+        if not overrides:
+            yield name, plan  # which may have read its collections already
+            continue
+        cfg = compose_stage(overrides, said)
+        check(cfg)
+        yield name, Plan(cfg)
+
+
+def check_lists(*plans: Plan) -> None:
+    """Build the negatives, which name the setting that they refuse; first, for steps are planned by what they say."""
+    for plan in plans:
+        _ = plan.parts.negatives
+
+
+def planned(plan: Plan) -> list[Step]:
+    """The results that a config asks for."""
+    if trains_student(plan.values):
+        check_lists(*(stage for _, stage in stages(plan)))
+    return plan.results()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Results that are asked for, the collections that they are about, and where they are to be laid out."""
+
+    plan: Plan
+    results: Sequence[Step]
+    evaluated: Sequence[Entry] = ()
+    folder: Path | None = None
+
+    @cached_property
+    def missing(self) -> dict[str, Step]:
+        """Steps that are still to be made, by key."""
+        steps = {step.key: step for result in self.results for step in result.walk()}
+        return {key: step for key, step in steps.items() if not step.done}
+
+    @cached_property
+    def names(self) -> Counter[str]:
+        """How many of each kind of step are to be made."""
+        return Counter(step.name for step in self.missing.values())
+
+    @cached_property
+    def stages(self) -> list[Plan]:
+        """The plans whose lists are mined and taught."""
+        return [stage for _, stage in stages(self.plan)] if self.names["train"] else [self.plan]
+
+    def check(self) -> None:
+        """Refuse what would fail later."""
+        if self.folder is not None:
+            check_place("output_dir", self.folder)
+        if self.missing:
+            check_place("store", self.plan.store)
+            self.check_parts()
+            self.check_room()
+
+    def check_parts(self) -> None:
+        """Build what is cheap to build; constructors name the setting that they refuse."""
+        for stage in self.stages if self.names["train"] else ():
+            _check_training(stage)
+
+    def check_room(self) -> None:
+        """Refuse a store on a file system that cannot hold what is still to be made."""
+        store = _existing(self.plan.store)
+        usage, needed = shutil.disk_usage(store), self.bytes_needed()
+        if usage.total == 0 or sum(needed.values()) <= usage.free:  # some file systems do not say what they have
+            return
+        parts = ", ".join(f"{kind} {in_words(size)}" for kind, size in needed.most_common() if size)
+        raise UserError(
+            f"store={self.plan.store}: {in_words(sum(needed.values()))} are needed and {in_words(usage.free)} are free"
+            f" ({parts}); name a store on a larger disk, or make room"
+        )
+
+    def bytes_needed(self) -> Counter[str]:
+        """What the missing steps leave in the store and beside it, by kind, as far as it is known; rather too little.
+
+        What the store has of scores and vectors already may be the very ones that are asked for, and is taken off.
+        """
+        counts = Counts(self.plan, known=True)
+        needed: Counter[str] = Counter()
+        for entry in self.evaluated:
+            needed += self._of_results(entry, counts)
+        for stage in self.stages if self.names["mine"] or self.names["score"] else ():
+            for entry in stage.train_entries:
+                needed += self._of_lists(stage, entry, replace(counts, plan=stage))
+        for kind in ("scores", "vectors"):
+            needed[f"the teacher's {kind}"] -= _folder_size(self.plan.store / kind)
+        size = None if self.plan.values["model"] else encoder_size(**self.plan.values["encoder"])
+        if size is not None:
+            needed["models"] += self.names["train"] * size.parameters * 4
+        return +needed
+
+    def _of_results(self, entry: Entry, counts: Counts) -> Counter[str]:
+        plan, needed = self.plan, Counter[str]()
+        if self.names["search"]:
+            run = plan.run(entry)
+            if run.key in self.missing:
+                copies = 2 if self.folder is not None and _same_disk(self.folder, plan.store) else 1
+                needed["runs"] += copies * _run_bytes(entry, plan.values["evaluation"]["depth"], counts)
+                if plan.values["engine"]["holds"] == "scores":
+                    needed += _teacher_bytes(plan, reranked_lists(plan, entry), counts)
+        size = encoder_size(**plan.values["encoder"])
+        known = size is not None and not plan.values["model"] and "pooling" in plan.values["student"]
+        if known and size is not None and self.names["encode"] and plan.encoded(entry).key in self.missing:
+            needed["vectors"] += counts.at_least(entry, COUNTING_SECONDS) * size.dimension * 4
+        return needed
+
+    def _of_lists(self, plan: Plan, entry: Entry, counts: Counts) -> Counter[str]:
+        window, needed = plan.values["negatives"].get("window"), Counter[str]()
+        if window and plan.source_run(entry).key in self.missing:
+            needed["runs"] += _run_bytes(entry, window[1], counts)
+        if self.names["score"]:
+            lists = mined_lists(plan, counts, entry)
+            if lists.step.key in self.missing:
+                needed += _teacher_bytes(plan, lists, counts)
+        return needed
+
+
+def check_place(key: str, path: Path) -> None:
+    """Refuse a folder that cannot be made or written to."""
+    place = _existing(path)
+    if not place.is_dir():
+        raise UserError(f"{key}={path}: {place} is a file; name a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={path}: {place} cannot be written to")
+
+
+def _check_training(plan: Plan) -> None:
+    import torch
+
+    try:
+        training = plan.parts.training()
+    except (TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    try:
+        training.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"optimizer: {' '.join(str(error).split())}") from error
+
+
+def _run_bytes(entry: Entry, depth: int, counts: Counts) -> int:
+    return int((counts.lines(entry, depth) or 0) * counts.line_bytes(entry))
+
+
+def _teacher_bytes(plan: Plan, lists: Lists, counts: Counts) -> Counter[str]:
+    """What the teacher's members leave of lists in the stores."""
+    needed = Counter[str]()
+    queries, pairs = lists.sizes(counts)
+    if queries is None or pairs is None:
+        return needed
+    for node in plan.parts.scorers.values():
+        size = scorer_size(node)
+        if not keeps_vectors(node):
+            needed["the teacher's scores"] += pairs * SCORE_BYTES if stores_scores(node) else 0
+        elif size is not None:
+            passages = DISTINCT * min(pairs, counts.at_least(lists.entry, COUNTING_SECONDS))
+            needed["the teacher's vectors"] += int(queries + passages) * size.dimension * 4
+    return needed
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+
+
+def _folder_size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # another process puts its shards together
+            size += path.stat().st_size if path.is_file() else 0
+    return size
