@@ -279,10 +279,15 @@ class Pacing(Protocol):
 
 
 class Regularizer(Protocol):
-    """A penalty on representations; an nn.Module whose schedule is a function of progress."""
+    """A penalty on representations; an nn.Module whose schedule is a function of progress, its state in buffers."""
 
-    def __call__(self, queries: Representations, passages: Representations, progress: float) -> Tensor:
+    def __call__(
+        self, queries: Representations, passages: Representations, progress: float, signals: Signals
+    ) -> Tensor:
         """Return a scalar."""
+
+    def step(self, queries: Representations, passages: Representations, progress: float) -> None:
+        """Update the state, once per optimizer step."""
 
 
 class TextEncoder(Protocol):

@@ -11,6 +11,7 @@ from training_case import fit, make_student, make_training, make_training_set
 from retrieval_kd.callbacks.speed import Speed
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.sampler import EpochBatches
+from retrieval_kd.regularizers.none import NoPenalty
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BATCH = 4  # of 14 queries: 3 steps an epoch
@@ -38,7 +39,7 @@ def run(training_set, checkpoint, epochs=1, curve=None, callbacks=(), dropout=Tr
     pl.seed_everything(3, verbose=False)
     student = make_student(checkpoint, dropout)
     curve = curve or Curve()
-    parts = {name: changes.pop(name) for name in ("filter", "gradient_cache", "lr", "names") if name in changes}
+    parts = {name: changes.pop(name) for name in ("filter", "regularizer", "gradient_cache", "lr", "names") if name in changes}
     student.prepare(make_training(**parts))
     settings = {"batch_size": BATCH, "gradient_clip_val": 1.0, "max_epochs": epochs}
     return student, curve, fit(student, training_set, [curve, *callbacks], **settings | changes)
@@ -128,15 +129,28 @@ class Stepping(nn.Module):
         self.seen.append(round(progress, 3))
 
 
+class SteppingPenalty(NoPenalty):
+    """A penalty that remembers at which optimizer steps it was stepped."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def step(self, queries, passages, progress):
+        assert queries["vectors"].shape[1] == passages["vectors"].shape[1]
+        self.seen.append(round(progress, 3))
+
+
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 6), (2, 4), (3, 2)])
 def test_optimizer_and_filter_step_once_per_accumulated_batch(training_set, tiny, accumulate, steps):
     """3 batches an epoch: what is left over at the end of an epoch makes a step of its own."""
-    stepping = Stepping()
-    _, curve, trainer = run(training_set, tiny, 2, accumulate_grad_batches=accumulate, filter=stepping)
+    stepping, penalty = Stepping(), SteppingPenalty()
+    parts = {"filter": stepping, "regularizer": penalty}
+    _, curve, trainer = run(training_set, tiny, 2, accumulate_grad_batches=accumulate, **parts)
     assert len(curve.losses) == 6
     assert trainer.global_step == steps
     assert stepping.count == steps
-    assert stepping.seen == [round(step / steps, 3) for step in range(steps)]
+    assert stepping.seen == penalty.seen == [round(step / steps, 3) for step in range(steps)]
 
 
 def test_the_filters_state_is_resumed(training_set, tiny, tmp_path):

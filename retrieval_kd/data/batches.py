@@ -39,7 +39,9 @@ class BatchMaker:
             passage_ids=tuple(training.passages.ids(rows)),
             passage_keys=torch.from_numpy(keys),
             known_positives=torch.from_numpy(known),
-            signals=self._signals((len(lists), len(rows)), (query_of, column), positions, _match(known, keys)),
+            signals=self._signals(
+                [query for query, _ in items], rows, (query_of, column), positions, _match(known, keys)
+            ),
         )
 
     def _tokens(self, texts: Sequence[str], side: Side) -> Tokens:
@@ -53,15 +55,24 @@ class BatchMaker:
         return known
 
     def _signals(
-        self, shape: tuple[int, int], at: tuple[np.ndarray, np.ndarray], positions: np.ndarray, positive: np.ndarray
+        self,
+        queries: Sequence[int],
+        rows: np.ndarray,
+        at: tuple[np.ndarray, np.ndarray],
+        positions: np.ndarray,
+        positive: np.ndarray,
     ) -> Signals:
-        signalled = self.training.signalled
+        shape = positive.shape
         role = np.full(shape, int(Role.NONE), dtype=np.int8)
         role[at] = self.training.role[positions]
-        scores = np.full(shape, np.nan, dtype=np.float32)
-        scores[at] = signalled.scores[positions]
-        members = np.full((len(signalled.members), *shape), np.nan, dtype=np.float32)
-        members[:, at[0], at[1]] = signalled.members[:, positions]
+        if self.training.in_batch is not None:
+            scores, members = self.training.in_batch(queries, rows, role)
+        else:
+            signalled = self.training.signalled
+            scores = np.full(shape, np.nan, dtype=np.float32)
+            scores[at] = signalled.scores[positions]
+            members = np.full((len(signalled.members), *shape), np.nan, dtype=np.float32)
+            members[:, at[0], at[1]] = signalled.members[:, positions]
         return Signals(
             positive=torch.from_numpy(positive | np.isin(role, (int(Role.POSITIVE), int(Role.PSEUDO_POSITIVE)))),
             role=torch.from_numpy(role),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,10 @@ class Signalled:
     members: np.ndarray
 
 
+InBatch = Callable[[Sequence[int], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Numbers of queries [Q], rows of passages [P], roles [Q, P] -> teacher scores [Q, P], members' [M, Q, P]."""
+
+
 class TrainingSet:
     """Candidates, scores, texts and known positives of every training query, as arrays."""
 
@@ -40,6 +44,7 @@ class TrainingSet:
         passages: PassageTexts,
         signalled: Signalled,
         draw: Draw,
+        in_batch: InBatch | None = None,
     ) -> None:
         if not candidates.query_ids:
             raise UserError("there is no candidate to train on: the training split has no query with a list")
@@ -50,6 +55,7 @@ class TrainingSet:
         self.passages = passages
         self.signalled = signalled
         self.draw = draw
+        self.in_batch = in_batch  # the teacher over whole batches, instead of each query's own list
         self.rows = passages.rows(candidates.passage_ids)
         if (self.rows < 0).any():
             missing = candidates.passage_ids[int(np.argmin(self.rows))]

@@ -10,7 +10,9 @@ from typing import Any
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.weights import resolve_encoder
-from retrieval_kd.interop.dense import SETTINGS, read_foreign
+from retrieval_kd.interop import dense, sparse
+from retrieval_kd.interop.dense import SETTINGS
+from retrieval_kd.interop.sparse_layouts import is_sparse
 from retrieval_kd.students.student import Inference, Student
 
 OUR_READERS = "retrieval_kd.interop."
@@ -26,7 +28,15 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
     if (folder / "model").is_dir():
         folder = folder / "model"
     if not (folder / SETTINGS).exists():
-        return read_foreign(folder if (folder / "modules.json").is_file() else _resolved(name), student)
+        found = folder if (folder / "modules.json").is_file() else _resolved(name)
+        if is_sparse(found):
+            return sparse.read_foreign(found, student)
+        if "query_weights" in student:
+            raise UserError(
+                f"model={name}: neither a SparseEncoder folder nor a masked language model with idf.json; a checkpoint"
+                " to start from is named by encoder.name (recipe=no_training evaluates it as it is)"
+            )
+        return dense.read_foreign(found, student)
     reader = json.loads((folder / SETTINGS).read_text()).get("reader", "")
     if not reader.startswith(OUR_READERS):
         raise UserError(f"{folder / SETTINGS}: reader {reader!r} is not one of ours ({OUR_READERS}*)")

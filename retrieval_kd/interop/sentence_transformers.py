@@ -6,7 +6,6 @@ release 6.2 saves. The folder stays a plain Hugging Face model too.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from retrieval_kd.contracts import Side, UserError
+from retrieval_kd.interop.tokenizer_files import write_tokenizer
 
 # The release whose format this is; the library warns when it reads a folder of a later one.
 FORMAT = "6.2.0"
@@ -115,13 +115,7 @@ def _write_encoder(
         raise UserError(f"max_length={length} is more than the {positions} positions of {encoder.config.model_type}")
     folder.mkdir(parents=True, exist_ok=True)
     encoder.save_pretrained(folder)
-    written = copy.deepcopy(tokenizer)
-    written.model_max_length = length
-    backend = getattr(written, "backend_tokenizer", None)
-    if backend is not None:  # or the last batch's padding would be written along, and equal students would differ
-        backend.no_padding()
-        backend.no_truncation()
-    written.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer, length)
     text = {"method": "forward", "method_output_name": "last_hidden_state"}
     settings = {"transformer_task": "feature-extraction", "modality_config": {"text": text}}
     _write_json(folder / "sentence_bert_config.json", settings | {"module_output_name": "token_embeddings"} | lengths)

@@ -28,6 +28,7 @@ class MiningStatistics:
     unlabelled: int = 0  # queries without a known positive in the collection
     judged_not_in_run: int = 0  # queries that the run does not have
     without_list: int = 0  # queries for which nothing at all was left
+    inconsistent: int = 0  # queries whose positives the run does not have among its first, and which are left out
     too_short: int = 0  # queries with fewer negatives than per_query
     positives: int = 0
     positives_beyond_limit: int = 0
@@ -63,6 +64,7 @@ class MiningStatistics:
         queries = {
             "without a known positive": self.unlabelled,
             f"with fewer than {self.per_query} negatives": self.too_short,
+            "left out, no positive being among the first of the run": self.inconsistent,
             "left without a list": self.without_list,
             "judged but not in the run": self.judged_not_in_run,
         }
@@ -80,9 +82,10 @@ class HardNegatives:
 
     A list holds the query's positives, then up to ``pool`` passages drawn from the window in the order of their ranks,
     then ``random`` passages of the collection. The draw depends on nothing but seed and query id. A query without
-    known positives takes the first ``pool`` of its window: what it lacks may be among them. With a margin, passages
-    that the teacher scores too close to the weakest of the query's positives, or above it, are dropped afterwards, so
-    that the teacher never scores more than ``pool + random`` passages and the positives.
+    known positives takes the first ``pool`` of its window: what it lacks may be among them. ``consistent`` leaves out
+    queries that the run's retriever cannot answer: pairs that were gathered, not judged, are often no pairs. With a
+    margin, passages that the teacher scores too close to the weakest of the query's positives, or above it, are dropped
+    afterwards, so that the teacher never scores more than ``pool + random`` passages and the positives.
     """
 
     source: str  # what the run is from: bm25, or the path of a student or of a run file
@@ -92,18 +95,23 @@ class HardNegatives:
     random: int
     margin: Mapping[str, float] | None
     seed: int
+    consistent: int | None = None  # a query stays if a positive is among the first so many passages of the run
     positives: int | None = None  # per query, most relevant first; the others are still no negatives
 
     def __post_init__(self) -> None:
         first_last = list(self.window)
         if len(first_last) != 2 or not 1 <= first_last[0] <= first_last[1]:
             raise UserError(f"negatives.window: [first, last] rank, 1 <= first <= last, not {first_last}")
-        for name, least in {"pool": 0, "per_query": 1, "random": 0, "positives": 1}.items():
+        for name, least in {"pool": 0, "per_query": 1, "random": 0, "positives": 1, "consistent": 1}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"negatives.{name} must be at least {least}, not {value}")
         if not self.pool + self.random:
             raise UserError("negatives.pool and negatives.random are both 0: no query would have a negative")
+        if self.consistent is not None and self.consistent > first_last[1]:
+            raise UserError(
+                f"negatives.consistent={self.consistent}: the run is read to rank {first_last[1]} (negatives.window)"
+            )
         margin = dict(self.margin or {})
         if self.margin is not None and (len(margin) != 1 or not margin.keys() <= {"absolute", "relative"}):
             raise UserError(f"negatives.margin: null, {{absolute: x}} or {{relative: x}}, not {margin}")
@@ -179,6 +187,9 @@ class _Lists:
             generator = np.random.default_rng(int(text_digest(str(self.rules.seed), query_id), 16))
             judged = self.judgements.get(query_id, {})
             known = {passage_id for passage_id, relevance in judged.items() if relevance > 0}
+            if self.rules.consistent is not None and not known.intersection(ranked[: self.rules.consistent]):
+                self.statistics.inconsistent += 1
+                continue
             positives = self._positives(judged, known, ranked)
             hard = self._hard(query_id, ranked, known, generator if positives else None)
             mined = [self._candidate(ranked[rank - 1], Role.HARD, rank, judged) for rank in hard]

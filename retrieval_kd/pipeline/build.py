@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from retrieval_kd.contracts import UserError
 
 METADATA = frozenset(
-    {"gives", "needs", "shared_space", "tokenizer", "holds", "makes", "reads", "train", "weight", "writer"}
+    {"gives", "needs", "shared_space", "tokenizer", "holds", "makes", "penalises", "reads", "train", "weight", "writer"}
 )
 """Keys that tell the pipeline about a part; its constructor is not given them."""
 

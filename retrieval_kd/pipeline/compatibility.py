@@ -139,6 +139,28 @@ def shared_space_is_there(config: Config) -> str | None:
     return None
 
 
+def penalties_are_of_terms(config: Config) -> str | None:
+    """There is nothing to make sparse in vectors."""
+    penalised = config["regularizer"].get("penalises")
+    if penalised in (None, config["student"].get("makes")):
+        return None
+    return (
+        f"regularizer={_option(config, 'regularizer')} penalises {penalised}, which"
+        f" student={_option(config, 'student')} does not make; regularizer=none or student=sparse would fit"
+    )
+
+
+def idf_counts_once(config: Config) -> str | None:
+    """Dividing by IDF stands for queries without weights; with both, rare terms would count twice."""
+    weights = config["student"].get("query_weights")
+    if "idf" not in config["regularizer"].get("reads", ()) or weights in (None, "binary"):
+        return None
+    return (
+        f"regularizer={_option(config, 'regularizer')} divides by IDF, which student.query_weights={weights} has in the"
+        " score already; regularizer=flops or student.query_weights=binary would fit"
+    )
+
+
 def attention_is_of_the_same_tokens(config: Config) -> str | None:
     """Attention maps are compared token by token."""
     if not any(Signal.ATTENTION in node.get("needs", []) for _, node in _parts(config)):
@@ -179,6 +201,8 @@ TRAINING_RULES: tuple[Rule, ...] = (
     hard_labels_have_judgements,
     filter_has_a_hard_label_term,
     shared_space_is_there,
+    penalties_are_of_terms,
+    idf_counts_once,
     attention_is_of_the_same_tokens,
     batches_divide_over_processes,
 )

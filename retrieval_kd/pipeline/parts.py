@@ -45,6 +45,12 @@ class Parts:
 
     # ---- the student
 
+    @property
+    def student_reads(self) -> list[str]:
+        """What an untrained student is given, apart from what its config gives itself."""
+        node = self.values["student"]
+        return [offer for offer in node.get("reads", ()) if node.get(offer) is None]
+
     def student(self, trained: Step | None) -> Student:
         """The trained student, the one that ``model`` names, or the untrained start."""
         name = str(trained.make() / "model") if trained else self.values["model"]
@@ -58,8 +64,7 @@ class Parts:
 
     def _load(self, name: str | None) -> Student:
         if name is None:
-            reads = self.values["student"].get("reads", ())
-            student: Student = build(self.cfg.student, **{offer: self.start[offer]() for offer in reads})
+            student: Student = build(self.cfg.student, **{offer: self.start[offer]() for offer in self.student_reads})
             return student
         from retrieval_kd.interop.model_folder import read_model
 
@@ -81,11 +86,19 @@ class Parts:
             ),
             filter=build(self.cfg.filter),
             pacing=build(self.cfg.pacing),
-            regularizer=build(self.cfg.regularizer),
+            regularizer=build(self.cfg.regularizer, **self._of_idf()),
             optimizer=build(self.cfg.optimizer),
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
+
+    @property
+    def regularizer_reads_idf(self) -> bool:
+        """Whether the penalty is of activations divided by IDF."""
+        return "idf" in self.values["regularizer"].get("reads", ())
+
+    def _of_idf(self) -> dict[str, Any]:
+        return {"idf": self.start["token_weights"]()} if self.regularizer_reads_idf else {}
 
     # ---- the teacher
 

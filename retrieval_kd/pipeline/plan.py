@@ -237,7 +237,7 @@ class Plan:
     @property
     def _start(self) -> list[Step | str]:
         """What an untrained student is made of, apart from its config."""
-        entry, reads = self._start_entry, self.values["student"].get("reads", ())
+        entry, reads = self._start_entry, self.parts.student_reads
         weighed = [self.weighed(entry)] if "token_weights" in reads else []
         return [*self._files("encoder"), *weighed, *([entry.passages_key] if "passages" in reads else [])]
 
@@ -286,6 +286,7 @@ class Plan:
         if hard and bare:
             raise UserError(f"objective={hard[0]} needs judgements, and {bare[0]} has none; use listwise_kl alone")
         lists = [*entries, *([validation] if validation else [])]
+        weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
         steps = [*map(self.mined, lists), *(map(self.scored, asked) if self.parts.needs_scores else ())]
 
@@ -297,7 +298,7 @@ class Plan:
         return self._step(
             "train",
             config,
-            [*steps, *([self.before] if self.before else self._start)],
+            [*steps, *([self.before] if self.before else self._start), *weighed],
             write,
             " + ".join(self.values["objective"]),
         )

@@ -175,7 +175,7 @@ class Student(pl.LightningModule):
         with torch.no_grad():
             weight = parts.pacing(signals, self.progress)
         losses = parts.objective(evidence, signals, negative, weight)
-        losses["penalty"] = parts.regularizer(queries, passages, self.progress)
+        losses["penalty"] = parts.regularizer(queries, passages, self.progress, signals)
         total = torch.stack(list(losses.values())).sum()
         self._last = (evidence, signals)
         self.log_dict(
@@ -185,10 +185,12 @@ class Student(pl.LightningModule):
         return total * processes
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Step the filter once per optimizer step, on the first of the batches that the step accumulates."""
+        """Step what has a state once per optimizer step, on the first of the batches that the step accumulates."""
         if self.training_parts is not None and self._last is not None:
+            evidence, signals = self._last
             with torch.no_grad():
-                self.training_parts.filter.step(*self._last, self.progress)
+                self.training_parts.filter.step(evidence, signals, self.progress)
+                self.training_parts.regularizer.step(evidence.queries, evidence.passages, self.progress)
             self._last = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

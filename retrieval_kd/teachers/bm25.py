@@ -24,6 +24,8 @@ class TextScoringIndex(Protocol):
 class BM25Teacher:
     """A BM25 index as a ``Scorer``; its scores are unbounded, not probabilities."""
 
+    in_batch = True  # scores any pair at little cost, so that it need not be stored
+
     kind = ScoreKind.SIMILARITY
     stored = True
 

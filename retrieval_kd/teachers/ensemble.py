@@ -8,37 +8,72 @@ from collections.abc import Mapping
 import numpy as np
 
 from retrieval_kd.contracts import Scorer, UserError, VectorScorer
-from retrieval_kd.functional.normalisation import Normalisation, min_max, weighted_mean
+from retrieval_kd.data.in_batch_scores import refuse_stored_pairs
+from retrieval_kd.functional.normalisation import NORMALISATIONS, weighted_mean
+
+UNSCORED = ("exclude", "refuse")
 
 
 class Ensemble:
-    """Weighted mean of normalised member scores.
+    """Weighted mean of normalised member scores, times a scale (https://arxiv.org/abs/2411.04403).
 
     The scale of a list is set by the passages that were found; made (dark) passages are mapped with the same minimum
     and maximum. An item that any member of positive weight left unscored (NaN) has no teacher score: NaN, never a mean
     over fewer members, which would compare items on different scales. What the caller does with NaN is its decision.
+    A member whose scores of a list are all equal says nothing about that list: it adds 0 to each item.
 
     Args:
         members: Scorers by name; order fixes the rows of ``combine``.
         weights: By member name, not negative, any sum > 0; equal when absent.
-        normalise: Applied to each member's list; see ``functional.normalisation``.
+        normalise: min_max | z_score | none, of each member's list; see ``functional.normalisation``.
+        scale: Of the mean: with a temperature of 1, the paper takes 10 in pre-training and 30 in fine-tuning.
+        unscored: A list that a member scored no item of: ``exclude`` gives it no teacher scores, ``refuse`` stops.
+        in_batch: A query's list is every passage of its batch; see ``data.in_batch_scores``.
     """
 
     def __init__(
         self,
         members: Mapping[str, Scorer | VectorScorer],
         weights: Mapping[str, float] | None = None,
-        normalise: Normalisation = min_max,
+        normalise: str = "min_max",
+        scale: float = 1.0,
+        unscored: str = "exclude",
+        in_batch: bool = False,
     ) -> None:
         if not members:
             raise UserError("teacher.members: an ensemble needs at least one member")
+        if normalise not in NORMALISATIONS:
+            raise UserError(f"teacher.normalise is one of {', '.join(NORMALISATIONS)}, got {normalise}")
+        if not 0 < scale < float("inf"):
+            raise UserError(f"teacher.scale must be a number > 0, got {scale}")
+        if unscored not in UNSCORED:
+            raise UserError(f"teacher.unscored is {' or '.join(UNSCORED)}, got {unscored}")
         self.members: dict[str, Scorer | VectorScorer] = dict(members)
         self.weights = _checked_weights(list(members), weights)
-        self.normalise = normalise
+        self.normalise = NORMALISATIONS[normalise]
+        self.scale = scale
+        self.unscored = unscored
+        self.in_batch = in_batch
+        if in_batch:
+            refuse_stored_pairs(self.members)
 
     def combine(self, members: np.ndarray, dark: np.ndarray) -> np.ndarray:
         """Raw scores [M, n] of one list, ``dark`` [n] -> [n]; lists may be stacked: [M, ..., n], [..., n]."""
-        return weighted_mean(self.normalise(members, ~np.asarray(dark, dtype=bool)), self.weights)
+        found = ~np.asarray(dark, dtype=bool)
+        if self.unscored == "refuse":
+            self._refuse_unscored(members, found)
+        return np.float32(self.scale) * weighted_mean(self.normalise(members, found), self.weights)
+
+    def _refuse_unscored(self, members: np.ndarray, found: np.ndarray) -> None:
+        asked = np.broadcast_to(found, members.shape[1:])
+        silent = asked.any(-1) & ~(~np.isnan(members) & asked).any(-1)  # [M, ...]
+        for name, weight, lists in zip(self.members, self.weights, silent, strict=True):
+            if weight > 0 and lists.any():
+                which = f"{lists.sum()} of {lists.size} lists" if lists.ndim else f"a list of {asked.sum()} passages"
+                raise UserError(
+                    f"teacher.members.{name} has no score for {which};"
+                    f" teacher.unscored=exclude would leave out what a member does not know"
+                )
 
 
 def _checked_weights(names: list[str], weights: Mapping[str, float] | None) -> np.ndarray:

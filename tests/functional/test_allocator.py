@@ -12,8 +12,9 @@ def test_a_freed_tensor_makes_room_for_the_next_without_page_faults():
     assert reuse_memory()
     size = 40 << 20  # above what glibc maps one by one
     torch.ones(size // 4)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    faults = []
+    for _ in range(8):  # a busy machine may take pages away in between, not each time
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(size // 4)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < 0.2 * 5 * size / 4096
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < 0.1 * size / 4096

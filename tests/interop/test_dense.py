@@ -13,6 +13,7 @@ from retrieval_kd.interop.model_folder import read_model
 from retrieval_kd.students.student import Inference
 
 TEXTS = [*make_texts(7, 31), "", "a Queen's [ship]"]
+SPELLED = [*TEXTS, "w1 [SEP] w2 [MASK][PAD]"]  # special tokens that are text
 INFERENCE = Inference("fp32", 512)
 STUDENT = {
     "pooling": "cls",
@@ -34,8 +35,8 @@ def make(tiny, **changes):
     return student
 
 
-def vectors(student):
-    return {side: student.encode_texts(TEXTS, side)["vectors"] for side in Side}
+def vectors(student, texts=TEXTS):
+    return {side: student.encode_texts(texts, side)["vectors"] for side in Side}
 
 
 @pytest.fixture
@@ -75,9 +76,9 @@ def test_sentence_transformers_scores_the_same(tiny, tmp_path, library, shape):
     student = make(tiny, **changes_of(shape, tiny))
     write(student, tmp_path)
     model = library.SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
-    queries = model.encode_query(TEXTS, convert_to_tensor=True)
-    passages = model.encode_document(TEXTS, convert_to_tensor=True)
-    expected = vectors(student)
+    queries = model.encode_query(SPELLED, convert_to_tensor=True)
+    passages = model.encode_document(SPELLED, convert_to_tensor=True)
+    expected = vectors(student, SPELLED)
     scores = student.compare(*({"vectors": expected[side]} for side in Side))
     atol = 1e-5 * max(1.0, scores.abs().max().item())
     torch.testing.assert_close(model.similarity(queries, passages), scores, atol=atol, rtol=0)

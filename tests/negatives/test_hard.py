@@ -218,6 +218,19 @@ def test_every_retrieved_passage_is_accounted_for():
     assert f"{s.margin:,} too close to the positive's teacher score" in text
 
 
+def test_queries_that_the_run_cannot_answer_are_left_out():
+    """One whose positive is the second passage found stays, one whose positive is the third or was not found goes."""
+    judgements = {"a": {"p2": 1}, "b": {"p3": 1, "p1": 0}, "c": {"p30": 1}, "d": {}}
+    lists = ranked(**dict.fromkeys("abcd", TOP))
+    found, statistics = hard(consistent=2).mine(lists, judgements, STORE)
+    assert found.query_ids == ["a"]
+    assert statistics.inconsistent == 3
+    assert "3 left out, no positive being among the first of the run" in "\n".join(statistics.lines())
+    assert hard(consistent=3).mine(lists, judgements, STORE)[0].query_ids == ["a", "b"]
+    with pytest.raises(UserError, match=r"negatives.consistent=11: the run is read to rank 10"):
+        hard(consistent=11)
+
+
 def test_queries_that_found_nothing():
     found, statistics = hard().mine(ranked(a=[], b=[]), {"a": {"p1": 1}, "c": {"p1": 1}}, STORE, mining_round=3)
     assert rows(found) == {"a": [("p1", Role.POSITIVE, 0, 1)]}

@@ -51,6 +51,18 @@ CASES = [
         ["negatives=hard", "teacher.scorer", "cross_encoder"],
         {"teacher/scorer": FILE},
     ),
+    (
+        "penalties_are_of_terms",
+        {"regularizer/penalises": "terms"},
+        ["penalises terms", "student=dense", "student=sparse would fit"],
+        {"regularizer/penalises": "terms", "student/makes": "terms"},
+    ),
+    (
+        "idf_counts_once",
+        {"regularizer/reads": ["idf"], "student/query_weights": "idf"},
+        ["student.query_weights=idf", "student.query_weights=binary would fit"],
+        {"regularizer/reads": ["idf"], "student/query_weights": "binary"},
+    ),
     ("objective_is_not_empty", {"objective": {}}, ["objective=[]", "contrastive"], {"objective": SOFT}),
     (
         "teacher_gives_what_is_needed",

@@ -70,7 +70,7 @@ def test_a_weight_from_an_experiment_or_a_stage_is_told_so(data):
     assert "contrastive(" in first
     assert "margin_mse(" not in first
     assert "not asked" in first
-    assert "ensemble of bm25, minilm" in second
+    assert "of bm25, minilm" in second
     assert rows(second, "AdamW(lr 0.5")
     assert "stage second" in second
     assert len(rows(text, "to do", " train/")) == 2

@@ -162,7 +162,7 @@ def test_dropout_differs_between_steps_but_not_between_equal_seeds(tiny, trainin
 
 def test_loss_is_the_sum_of_terms_and_penalty(tiny, training_set, monkeypatch):
     class Penalty(nn.Module):
-        def forward(self, queries, passages, progress):
+        def forward(self, queries, passages, progress, signals):
             return progress * (queries["vectors"].sum() + passages["vectors"].sum())
 
     logged = {}

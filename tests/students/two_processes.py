@@ -39,7 +39,7 @@ class Alone(BiEncoder):
 class MeanNorm(nn.Module):
     """A penalty on everything that was encoded."""
 
-    def forward(self, queries, passages, progress):
+    def forward(self, queries, passages, progress, signals):
         return queries["vectors"].abs().mean() + passages["vectors"].abs().mean()
 
 

@@ -70,7 +70,7 @@ def test_stacked_lists_are_combined_one_by_one():
 
 def test_weights_by_name_and_another_normalisation():
     scores = np.array([[1.0, 2.0], [10.0, 30.0]])
-    teacher = ensemble(weights={"minilm": 3, "bm25": 1}, normalise=lambda values, reference: values)
+    teacher = ensemble(weights={"minilm": 3, "bm25": 1}, normalise="none")
     np.testing.assert_allclose(teacher.combine(scores, np.zeros(2, bool)), [(1 + 30) / 4, (2 + 90) / 4])
 
 
@@ -91,3 +91,58 @@ def test_wrong_weights_are_refused_by_name(weights, message):
 def test_no_members_are_refused():
     with pytest.raises(UserError, match="at least one member"):
         Ensemble({})
+
+
+def test_mean_of_z_scores_by_hand():
+    scores = np.array([[0.0, 2.0, 1.0], [6.0, 2.0, 4.0]])
+    scores = np.hstack([scores, [[4.0], [0.0]]])  # made: mapped alike
+    dark = np.array([False, False, False, True])
+    one = np.sqrt(1.5)
+    expected = [(-one + one) / 2, (one - one) / 2, 0, (3 * one - 2 * one) / 2]
+    np.testing.assert_allclose(ensemble(normalise="z_score").combine(scores, dark), expected, atol=1e-6)
+
+
+def test_scale_multiplies_the_mean():
+    scores = np.random.default_rng(3).normal(size=(2, 4))
+    combined = ensemble(scale=30.0).combine(scores, FOUND)
+    np.testing.assert_allclose(combined, 30 * ensemble().combine(scores, FOUND), rtol=1e-6)
+    assert combined.dtype == np.float32
+
+
+def test_a_member_without_any_score_of_a_list_is_left_out_or_refused():
+    scores = np.array([[np.nan] * 4, [-1, -1, 1, 0]])
+    assert np.isnan(ensemble().combine(scores, FOUND)).all()
+    with pytest.raises(UserError, match=r"teacher.members.bm25 has no score for a list of 4 passages; .*=exclude"):
+        ensemble(unscored="refuse").combine(scores, FOUND)
+
+
+def test_only_a_whole_list_of_found_passages_is_refused():
+    refusing = ensemble(unscored="refuse")
+    partly = np.array([[np.nan, 1, 2, np.nan], [-1, -1, 1, 0]])
+    np.testing.assert_array_equal(refusing.combine(partly, FOUND), ensemble().combine(partly, FOUND))
+    made = np.array([False, True, True, False])  # all that is scored was made, and sets no scale
+    with pytest.raises(UserError, match=r"teacher.members.bm25 has no score for a list of 2 passages"):
+        refusing.combine(partly, made)
+    assert np.isnan(refusing.combine(partly, np.ones(4, bool))).all()  # nothing was asked
+    without = ensemble(unscored="refuse", weights={"bm25": 0, "minilm": 1})
+    assert not np.isnan(without.combine(np.array([[np.nan] * 4, [-1, -1, 1, 0]]), FOUND)).any()
+
+
+def test_refused_among_stacked_lists():
+    scores = np.random.default_rng(1).normal(size=(2, 5, 4))
+    scores[1, 3] = np.nan
+    with pytest.raises(UserError, match=r"teacher.members.minilm has no score for 1 of 5 lists"):
+        ensemble(unscored="refuse").combine(scores, np.zeros((5, 4), bool))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalise": "softmax"}, "teacher.normalise is one of min_max, z_score, none, got softmax"),
+        ({"scale": 0.0}, "teacher.scale must be a number > 0, got 0"),
+        ({"unscored": "zero"}, "teacher.unscored is exclude or refuse, got zero"),
+    ],
+)
+def test_wrong_settings_are_refused_by_key(changes, message):
+    with pytest.raises(UserError, match=message):
+        ensemble(**changes)

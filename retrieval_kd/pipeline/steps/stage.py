@@ -18,7 +18,9 @@ from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.candidates import Candidates
+from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
+from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
@@ -67,6 +69,22 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
         collection.passages,
         _signals(plan, entry, candidates),
         Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
+        _in_batch(plan, entry, candidates),
+    )
+
+
+def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores | None:
+    """The teacher over whole batches, where it is asked so."""
+    if not (plan.parts.needs_scores and plan.values["teacher"].get("in_batch")):
+        return None
+    collection = entry.collection
+    return in_batch_scores(
+        plan.store / "in_batch" / plan.scored(entry).key,
+        plan.teacher(entry),
+        VectorStore(plan.store / "vectors"),
+        [collection.queries[query_id] for query_id in candidates.query_ids],
+        collection.passages.rows(candidates.passage_ids),
+        collection.passages,
     )
 
 

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from retrieval_kd.callbacks.collapse import CollapseGuard
 from retrieval_kd.callbacks.speed import Speed
 from retrieval_kd.callbacks.validation import RankingTask, Validation
 from retrieval_kd.contracts import UserError
@@ -68,7 +69,7 @@ def fit(
     speed = Speed()
     last = _last_checkpoint(work, settings)
     best = work / "best.ckpt" if settings.select == "best" else None
-    callbacks: list[pl.Callback] = [speed, last]
+    callbacks: list[pl.Callback] = [speed, CollapseGuard(), last]
     validation = None
     if settings.validate_every is not None and task is not None:
         validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best)

@@ -1,0 +1,201 @@
+"""Approximate search of sparse representations by Seismic (Bruch et al., SIGIR 2024), its recall always measured."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from retrieval_kd.contracts import Hits, UserError
+from retrieval_kd.engines.inverted import InvertedIndex
+from retrieval_kd.engines.posting_lists import (
+    Arrays,
+    Queries,
+    as_given,
+    checked,
+    chunks,
+    ordered,
+    refuse_wrong,
+    search_kernels,
+)
+
+log = logging.getLogger(__name__)
+
+MOST_TERMS = 1 << 16  # beyond, Seismic wants another class, with wider numbers
+
+Settings = TypeVar("Settings", "Build", "Look")
+
+
+@dataclass(frozen=True)
+class Build:
+    """How Seismic prunes, clusters and summarises posting lists."""
+
+    n_postings: int = 4000
+    centroid_fraction: float = 0.1
+    min_cluster_size: int = 2
+    summary_energy: float = 0.4
+    max_fraction: float = 1.5
+    doc_cut: int = 15
+
+
+@dataclass(frozen=True)
+class Look:
+    """How far Seismic looks: the heaviest terms of a query, and clusters that promise enough to matter."""
+
+    query_cut: int = 12
+    heap_factor: float = 0.8
+
+
+class Recall(NamedTuple):
+    """How many of the exact k best passages were found."""
+
+    queries: int
+    there: int
+    found: int
+
+    @property
+    def share(self) -> float:
+        """1 where there was nothing to be found."""
+        return self.found / self.there if self.there else 1.0
+
+
+class SeismicIndex:
+    """Sparse inner products, approximately; without adding or removing passages.
+
+    For every k, the first ``checked`` queries (of a larger search, as many spread over it) are also searched exactly:
+    ``recall[k]`` holds what was found of the exact hits, and the log says it.
+
+    Args:
+        passages: ``terms``, ``weights`` and ``offsets`` of all passages, one after the other.
+        build: Settings of ``Build``.
+        look: Settings of ``Look``.
+        checked: Queries that are compared with exact search.
+        threads: For building, and for queries that are searched together; 0 takes all.
+        vocabulary: The number of terms that there are; a term beyond is then refused, here and in queries.
+    """
+
+    def __init__(
+        self,
+        passages: Arrays,
+        build: Mapping[str, Any] | None = None,
+        look: Mapping[str, Any] | None = None,
+        checked: int = 100,
+        threads: int = 1,
+        vocabulary: int | None = None,
+    ) -> None:
+        self.build = _settings(Build, build, "build")
+        self.look = _settings(Look, look, "look")
+        self.checked = checked
+        self.threads = threads
+        self.vocabulary = vocabulary
+        self.recall: dict[int, Recall] = {}
+        self._given = passages
+        self._passages = as_given(passages)
+        refuse_wrong(self._passages, 0, vocabulary)
+        self._exact: InvertedIndex | None = None
+        self._index, self._names = self._built()
+
+    def __len__(self) -> int:
+        return len(self._passages.offsets) - 1
+
+    def _built(self) -> tuple[Any, np.ndarray]:
+        """Seismic's index, and what it calls the terms."""
+        library = _library()
+        size = 1 + max((int(part.terms.max(initial=-1)) for part in chunks(self._given, "none")), default=-1)
+        if size > MOST_TERMS:
+            raise UserError(
+                f"engine=seismic takes {MOST_TERMS} terms at most, a passage has term {size - 1}: engine=inverted"
+            )
+        texts = library.SeismicDataset(dim=size)
+        for part in chunks(self._given, "none"):
+            rows = [str(row) for row in range(part.first, part.first + len(part.offsets) - 1)]
+            texts.add_documents_by_id(rows, part.terms.astype(np.int64), part.weights, part.offsets)
+        with _quiet():
+            index = library.SeismicIndex.build_from_dataset(texts, **asdict(self.build), num_threads=self.threads)
+        return index, np.arange(size).astype(library.get_seismic_string())
+
+    # ---- search
+
+    def search(self, queries: Arrays, k: int) -> Hits:
+        """About the k passages of highest inner product, equal scores in the order of rows; only scores above 0.
+
+        Seismic finds them by float16 impacts; scores, and the order, are those of exact search.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        asked = checked(queries, self.vocabulary)
+        rows = np.full((len(asked[2]), k), -1, np.int64)
+        for one in self._found(asked, k):
+            if one:  # the queries may come in any order
+                rows[int(one[0][0]), : len(one)] = [int(row) for _, _, row in one]
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        search_kernels().rescore(self._passages, asked, 0, len(self._names), rows, scores)
+        hits = ordered(rows, scores, k)
+        self._compare(asked, hits, k)
+        return hits
+
+    def _found(self, queries: Queries, k: int) -> list[list[tuple[str, float, str]]]:
+        """Seismic's answers: query, score, row."""
+        parts = [self._known(*one) for one in zip(*queries, strict=True)]
+        look = {"k": k, **asdict(self.look)}
+        if len(parts) == 1:
+            return [self._index.search("0", *parts[0], **look)]
+        names = np.array([str(number) for number in range(len(parts))], self._names.dtype)
+        terms, weights = ([part[i] for part in parts] for i in range(2))
+        return self._index.batch_search(names, terms, weights, **look, num_threads=self.threads)
+
+    def _known(self, terms: np.ndarray, weights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        last = np.searchsorted(terms[:length], len(self._names))
+        return self._names[terms[:last]], weights[:last]
+
+    def _compare(self, queries: Queries, hits: Hits, k: int) -> None:
+        """Search exactly as many queries as are still to be checked, spread over these."""
+        before = self.recall.get(k, Recall(0, 0, 0))
+        wanted = min(self.checked - before.queries, len(hits.rows))
+        if wanted <= 0:
+            return
+        if self._exact is None:
+            self._exact = InvertedIndex(self._given)
+        numbers = np.unique(np.linspace(0, len(hits.rows) - 1, wanted).astype(np.int64))
+        terms, weights, lengths = (array[numbers] for array in queries)
+        best = self._exact.search({"terms": terms, "weights": weights, "lengths": lengths}, k).rows
+        found = sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(best, hits.rows[numbers], strict=True))
+        now = Recall(before.queries + wanted, before.there + int((best >= 0).sum()), before.found + found)
+        self.recall[k] = now
+        log.info("seismic: recall@%d %.4f of exact search, over %d queries", k, now.share, now.queries)
+
+
+def _settings(kind: type[Settings], given: Mapping[str, Any] | None, key: str) -> Settings:
+    known = [field.name for field in fields(kind)]
+    for name in (given or {}).keys() - set(known):
+        raise UserError(f"engine.{key}.{name} is not known; there are {', '.join(known)}")
+    return kind(**(given or {}))
+
+
+def _library() -> ModuleType:
+    try:
+        return import_module("seismic")
+    except ImportError as error:
+        raise UserError("engine=seismic needs pyseismic-lsr: pip install 'retrieval-kd[seismic]'") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Seismic prints, past Python, out of the program's output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,133 @@
+"""The sparse student through the whole pipeline, with a tiny encoder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.representations import StoredRepresentations
+from retrieval_kd.data.runs import Run
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.compose import compose
+from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.run import step, train
+
+SPARSE = ("experiment=inference_free_sparse", "student.start_terms=12")
+
+
+def go(*overrides):
+    return train(compose(list(overrides)))
+
+
+@pytest.fixture(scope="module")
+def trained(small, ensemble, tmp_path_factory):
+    return go(*small, *ensemble, *SPARSE, f"output_dir={tmp_path_factory.mktemp('sparse') / 'run'}")
+
+
+def test_costs_stand_beside_quality(trained):
+    cost = json.loads((trained / "metrics.json").read_text())["cost"]
+    assert cost["train_steps"] == 3
+    assert 0 < cost["flops"] < cost["query_terms_mean"]
+    assert cost["passage_terms_mean"] > 1
+    assert cost["index_bytes"] > 0
+
+
+def test_the_run_is_the_product_of_what_was_stored(trained, small, ensemble):
+    plan = Plan(compose([*small, *ensemble, *SPARSE]))
+    entry = plan.entries.evaluate[0]
+    stored = StoredRepresentations.open(plan.encoded(entry).path / "passages")
+    dense = np.zeros((len(stored), 1 + stored.arrays["terms"].max()))
+    rows = np.repeat(np.arange(len(stored)), np.diff(stored.arrays["offsets"]))
+    dense[rows, stored.arrays["terms"]] = stored.arrays["weights"]
+    queries = plan.parts.student(plan.trained).query_terms(list(entry.collection.queries.values()))
+    run = Run.read(trained / "runs" / "things.test.trec").as_dict()
+    for row, query_id in enumerate(entry.collection.queries):
+        terms, weights = (queries[name][row][: queries["lengths"][row]].numpy() for name in ("terms", "weights"))
+        kept = terms < dense.shape[1]
+        scores = dense[:, terms[kept]] @ weights[kept]
+        found = {stored.ids[place]: score for place, score in enumerate(scores) if score > 0}
+        assert run[query_id] == pytest.approx(found, rel=1e-5)
+
+
+def test_the_folder_scores_the_same_in_sentence_transformers(trained, things):
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(str(trained / "model"), device="cpu")
+    corpus = [json.loads(line) for line in (things / "corpus.jsonl").read_text().splitlines()]
+    queries = {one["_id"]: one["text"] for one in map(json.loads, (things / "queries.jsonl").read_text().splitlines())}
+    passages = model.encode_document([f"{one['title']} {one['text']}" for one in corpus]).to_dense()
+    run = Run.read(trained / "runs" / "things.test.trec").as_dict()
+    for query_id, found in run.items():
+        scores = passages @ model.encode_query([queries[query_id]]).to_dense()[0]
+        expected = {one["_id"]: float(score) for one, score in zip(corpus, scores, strict=True) if score > 0}
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_student_is_read_back_from_its_folder(trained, small):
+    """By its folder alone: ``student=dense`` is what the config says."""
+    again = train(compose([*small, f"model={trained}", f"output_dir={trained.parent / 'again'}"]))
+    runs = [Run.read(folder / "runs" / "things.test.trec").as_dict() for folder in (trained, again)]
+    assert runs[0].keys() == runs[1].keys()
+    for query_id, found in runs[0].items():
+        assert found == pytest.approx(runs[1][query_id], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("regularizer=target", "regularizer.terms=6"),
+        ("regularizer=l0", "regularizer.threshold=3", "student.logs=2"),
+        ("regularizer=df_flops", "regularizer.every=1", "regularizer.reduction=by_position"),
+        ("regularizer=flops_over_idf", "student.query_weights=binary"),
+        ("student.query_weights=learned", "regularizer.query_weight=0"),
+        ("student.query_weights=encoder", "regularizer.query_weight=0.1"),
+        ("teacher.in_batch=true",),
+        ("recipe=two_stage", "trainer.max_steps=1"),
+        ("trainer.gradient_cache=true", "trainer.accumulate=2", "trainer.validate_every=1", "trainer.select=best"),
+    ],
+)
+def test_every_choice_trains(small, ensemble, tmp_path, overrides):
+    folder = go(*small, *ensemble, *SPARSE, *overrides, f"output_dir={tmp_path / 'run'}")
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["collections"]["things/test"]["measures"]["ndcg@10"] > 0
+
+
+def test_untrained_students_start_from_the_collection(small):
+    plan = Plan(compose([*small, "experiment=inference_free_sparse", "student.start_terms=9", "recipe=no_training"]))
+    record = plan.student_run(plan.entries.evaluate[0]).record()
+    assert record["passage_terms_mean"] == pytest.approx(9, abs=0.1)
+    assert "weigh" in {one.name for one in plan.results()[0].walk()}
+
+
+def test_weights_of_a_file_are_taken(small, tmp_path):
+    plan = Plan(compose([*small, *SPARSE, "recipe=no_training"]))
+    table = plan.weighed(plan.entries.train[0]).make() / "idf.json"
+    doubled = {token: 2 * weight for token, weight in json.loads(table.read_text()).items()}
+    given = tmp_path / "table.json"
+    given.write_text(json.dumps(doubled))
+    of_file = ("student.query_weights=file", f"student.token_weights={given}")
+    other = Plan(compose([*small, *SPARSE, *of_file, "recipe=no_training"]))
+    assert "weigh" not in {one.name for one in other.results()[0].walk()}
+    one, two = (Run.read(p.student_run(p.entries.evaluate[0]).make() / "run.trec").as_dict() for p in (plan, other))
+    for query_id, found in one.items():
+        assert two[query_id] == pytest.approx({passage: 2 * score for passage, score in found.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("regularizer=flops",), "regularizer=flops penalises terms, which student=dense does not make"),
+        ((*SPARSE, "regularizer=flops_over_idf"), "which student.query_weights=idf has in the score already"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(small, overrides, message):
+    with pytest.raises(UserError) as caught:
+        check(compose([*small, *overrides]))
+    assert message in str(caught.value)
+
+
+def test_single_steps(small, tmp_path):
+    sparse = ("student=sparse", "student.start_terms=9")
+    (folder,) = step(compose([*small, *sparse, "recipe=no_training", f"output_dir={tmp_path / 'out'}"]), "encode")
+    assert StoredRepresentations.open(folder / "passages").arrays.keys() == {"terms", "weights", "offsets"}
