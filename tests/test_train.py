@@ -39,7 +39,11 @@ def run(training_set, checkpoint, epochs=1, curve=None, callbacks=(), dropout=Tr
     pl.seed_everything(3, verbose=False)
     student = make_student(checkpoint, dropout)
     curve = curve or Curve()
-    parts = {name: changes.pop(name) for name in ("filter", "regularizer", "gradient_cache", "lr", "names") if name in changes}
+    parts = {
+        name: changes.pop(name)
+        for name in ("filter", "regularizer", "gradient_cache", "lr", "names")
+        if name in changes
+    }
     student.prepare(make_training(**parts))
     settings = {"batch_size": BATCH, "gradient_clip_val": 1.0, "max_epochs": epochs}
     return student, curve, fit(student, training_set, [curve, *callbacks], **settings | changes)
