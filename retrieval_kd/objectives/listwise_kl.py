@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import Evidence, Role, Signal, Signals
+from retrieval_kd.contracts import Evidence, Signal, Signals
 from retrieval_kd.functional.divergence import listwise_kl, mean_over_queries
 
 
@@ -32,7 +32,7 @@ class ListwiseKL(nn.Module):
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """Soft labels: the filter's ``negative`` is not asked."""
-        scored = ~signals.scores.isnan() & (signals.role != Role.NONE)
+        scored = ~signals.scores.isnan()  # of candidates, or of the whole batch where the teacher scores it all
         listed = scored.any(-1)
         teacher = signals.scores.masked_fill(~scored, float("-inf")) / self.teacher_temperature
         mask = scored

@@ -25,7 +25,7 @@ class MarginMSE(nn.Module):
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """Soft labels: the filter's ``negative`` is not asked."""
-        scored = ~signals.scores.isnan() & (signals.role != Role.NONE)
+        scored = ~signals.scores.isnan()  # of candidates, or of the whole batch where the teacher scores it all
         positive = scored & ((signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE))
         other = scored & ~positive
         teacher = signals.scores.nan_to_num(0.0) * self.teacher_scale

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from evidence_case import SCORES, make_signals, value_and_gradient
+from evidence_case import SCORES, make_evidence, make_signals, value_and_gradient
 
 from retrieval_kd.contracts import Signal
 from retrieval_kd.objectives.listwise_kl import ListwiseKL
@@ -77,3 +77,13 @@ def test_needs_scores_only():
 def test_bad_arguments(arguments, says):
     with pytest.raises(ValueError, match=says):
         ListwiseKL(*arguments)
+
+
+def test_a_teacher_of_the_whole_batch_is_heard_about_every_passage():
+    """With scores of passages that are no candidates of the query, its list is the batch."""
+    whole = torch.arange(18.0).view(3, 6).sin()
+    similarities = torch.arange(18.0).view(3, 6).cos()
+    signals = make_signals(scores=whole)
+    loss = ListwiseKL(1.0, 1.0, "exclude")(make_evidence(similarities), signals, signals.positive, torch.ones(3))
+    teacher, student = whole.softmax(1), similarities.log_softmax(1)
+    assert loss.item() == pytest.approx((teacher * (teacher.log() - student)).sum(1).mean().item(), rel=1e-5)
