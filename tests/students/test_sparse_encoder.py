@@ -202,7 +202,7 @@ def test_texts_without_an_active_term_are_told_once(make, caplog):
         student.head.bias.sub_(1e4)
     with caplog.at_level(logging.WARNING, "retrieval_kd"):
         found = student.encode_texts(TEXTS, Side.PASSAGE)
-    assert [r.message for r in caplog.records] == [
+    assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
         "12 of 12 texts (passage side) have no active term: nothing finds them"
     ]
     assert found["lengths"].tolist() == [0] * len(TEXTS)
