@@ -21,7 +21,7 @@ CODE := retrieval_kd tests benchmarks experiments
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev install-bench reproduce-table test test-all check format bench lock clean docker-build
+.PHONY: help install install-dev install-bench reproduce-table test test-slow test-all check format bench lock clean docker-build
 
 help: ## list the targets
 	@echo "make TARGET"
@@ -37,6 +37,9 @@ reproduce-table: install ## bring a table up to date and print it: TABLE=quickst
 
 test: install-dev ## the fast tests: offline, no GPU
 	@$(BIN)/python -m pytest
+
+test-slow: install-dev ## the tests that take seconds each: whole runs of every choice
+	@$(BIN)/python -m pytest -m "slow and not network $(if $(filter gpu,$(ACCELERATOR)),,and not gpu)"
 
 test-all: install-dev ## every test that this machine can run, slow ones too
 	@$(BIN)/python -m pytest -m "not network $(if $(filter gpu,$(ACCELERATOR)),,and not gpu)"

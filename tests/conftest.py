@@ -1,5 +1,7 @@
 """What every test runs under: no network, one torch thread, fixed seeds, no left-over Hydra state."""
 
+import functools
+import hashlib
 import os
 import random
 import socket
@@ -32,6 +34,32 @@ def training_set(tmp_path_factory):
     from training_case import make_training_set
 
     return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once(tmp_path_factory):
+    """What Hydra composed for one of the processes that run the tests serves them all: it is a tenth of their work."""
+    from retrieval_kd.data.files import atomic_file
+    from retrieval_kd.pipeline import compose
+
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    select = compose._selected.__wrapped__
+
+    @functools.cache
+    def selected(root, selections):
+        name = hashlib.sha256(repr((str(root), selections)).encode()).hexdigest()
+        path = shared and shared / f"composed-{name}"
+        if path and path.exists():
+            return path.read_bytes()
+        composed = select(root, selections)
+        if path:
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(composed)
+        return composed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "_selected", selected)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -196,7 +196,10 @@ def test_learning_rate_rises_and_falls_over_optimizer_steps(training_set, tiny):
     assert rates[1:] == pytest.approx([(14 - step) / 13 for step in range(1, 14)])
 
 
-@pytest.mark.parametrize("names", [["contrastive"], ["listwise_kl"], ["margin_mse"]])
+@pytest.mark.parametrize(
+    "names",
+    [["listwise_kl"], *(pytest.param([name], marks=pytest.mark.slow) for name in ("contrastive", "margin_mse"))],
+)
 def test_learns_a_small_set_by_heart(tiny, tmp_path, names):
     """To what the teacher's own entropy leaves: both losses end at zero."""
     training_set = make_training_set(tmp_path, per_query=3)

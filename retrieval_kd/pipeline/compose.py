@@ -7,6 +7,7 @@ they were given, and ``options``, what was selected for each group.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -57,7 +58,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def _compose(overrides: tuple[str, ...], forgiven: frozenset[str]) -> DictConfig:
     selections, values = _parse(overrides)
-    cfg = _selected(conf_dir(), selections).copy()
+    cfg: DictConfig = pickle.loads(_selected(conf_dir(), selections))
     for override in values:
         _lay_over(cfg, override, forgiven)
     _refuse_missing(cfg)
@@ -70,11 +71,10 @@ def _compose(overrides: tuple[str, ...], forgiven: frozenset[str]) -> DictConfig
 def _parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
     """Selections of options, the last one of each group, and the overrides of values."""
     groups = conf_tree.options()
-    parser = OverridesParser.create()
     selections: dict[str, str] = {}
     values = []
     for text in overrides:
-        override = _parse_one(parser, text)
+        override = _parse_one(text)
         key = override.key_or_group
         if override.package is None and key not in groups:
             values.append(override)
@@ -86,12 +86,13 @@ def _parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
     return tuple(selections.values()), values
 
 
-def _parse_one(parser: OverridesParser, text: str) -> Override:
+@lru_cache(maxsize=1024)
+def _parse_one(text: str) -> Override:
     key, equals, value = text.partition("=")
     if not (equals or text.startswith("~")) or not key.strip("+~"):
         raise UserError(f"{text!r} is not an override; write key=value or group=option")
     try:
-        override = parser.parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except (OverrideParseException, HydraException, OmegaConfBaseException) as error:
         quoted = value.replace("'", "")
         how = f"text with special characters goes into quotes: \"{key}='{quoted}'\""
@@ -124,8 +125,8 @@ def _refuse_unknown_option(override: Override, groups: Mapping[str, list[str]]) 
 
 
 @lru_cache(maxsize=64)
-def _selected(root: Path, selections: tuple[str, ...]) -> DictConfig:
-    """What the selected options say, without any value of the command line; not to be written to."""
+def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
+    """What the selected options say, without any value of the command line; pickled, for to copy it takes far longer."""
     outer = GlobalHydra.instance().hydra  # that of a sweep, whose job composes here
     GlobalHydra.instance().clear()
     try:
@@ -142,7 +143,7 @@ def _selected(root: Path, selections: tuple[str, ...]) -> DictConfig:
             cfg[group] = cfg.get(group) or {}
             choices[group] = list(cfg[group])
         cfg.options = choices
-    return cfg
+    return pickle.dumps(cfg)
 
 
 def _one_line(error: Exception) -> str:

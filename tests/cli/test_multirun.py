@@ -43,6 +43,7 @@ def test_every_combination_runs_in_the_same_folder(train, tmp_path, capsys):
     assert Path.cwd() == tmp_path
 
 
+@pytest.mark.slow
 def test_failing_jobs_are_told_and_the_others_run(train, capsys, monkeypatch):
     finished = []
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(finish=lambda: finished.append(1)))
@@ -55,6 +56,7 @@ def test_failing_jobs_are_told_and_the_others_run(train, capsys, monkeypatch):
     assert len(finished) == 2
 
 
+@pytest.mark.slow
 def test_a_fault_keeps_its_traceback(train, capsys):
     assert main(["train", "-m", "seed=3,1"]) == 1
     assert [seed for seed, *_ in train] == [3, 1]
@@ -71,6 +73,7 @@ def test_mistakes_in_the_command_are_one_line(train, capsys):
     assert train == []
 
 
+@pytest.mark.slow
 def test_several_processes_are_refused(train, capsys):
     assert main(["train", "-m", "seed=1", "trainer=ddp", "trainer.strategy=ddp", "trainer.devices=2"]) == 2
     assert "one fresh process per job" in capsys.readouterr().err

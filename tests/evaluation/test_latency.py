@@ -14,6 +14,12 @@ TEXTS = [f"query {number}" for number in range(200)]
 ALONE = Settings(clients=(1,), passes=3, warm_up=0)
 
 
+@pytest.fixture(autouse=True)
+def _little_to_collect():
+    """Each measurement begins with a garbage collection, of the whole suite's objects."""
+    gc.freeze()
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still unless somebody moves it."""

@@ -10,6 +10,7 @@ from retrieval_kd.evaluation.pareto import Point
 from retrieval_kd.evaluation.plots import About, pareto_plot
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.slow
 
 ABOUT = About("A <study>", "docs/test ndcg@10", 1484, "2 cores, x86_64, cpu", "a note")
 COSTS = ("flops", "latency_p99_ms")

@@ -44,6 +44,7 @@ def test_value_and_gradients_are_those_of_the_plain_form(chunk, shift, lengths):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0.0, 1.0])  # how the token of a maximum is found
 def test_gradcheck(few, monkeypatch):
     monkeypatch.setattr(max_head, "FEW", few)

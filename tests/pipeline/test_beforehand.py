@@ -129,6 +129,7 @@ def test_what_is_needed_is_what_will_be_there(fresh, tmp_path, written):
     assert out.exists()
 
 
+@pytest.mark.slow
 def test_vectors_and_weights_are_counted(things, tmp_path):
     """By the headers of an encoder: 120 weights, 4 dimensions; 30 passages."""
     import numpy as np

@@ -60,6 +60,7 @@ def test_the_formula_has_the_numbers_and_says_whose_they_are(data):
     assert any("temperature: command line" in line for line in following[:2])
 
 
+@pytest.mark.slow
 def test_a_weight_from_an_experiment_or_a_stage_is_told_so(data):
     stages = (
         "recipe.stages.train=['objective=[contrastive]']",
@@ -106,6 +107,7 @@ def test_origins(overrides, key, origin):
     assert Origins(compose(overrides)).of(key) == origin
 
 
+@pytest.mark.slow
 def test_every_setting_of_every_experiment_has_an_origin():
     for name in conf_tree.options()["experiment"]:
         cfg = compose([f"experiment={name}"])

@@ -234,6 +234,7 @@ def test_a_step_about_several_collections_gives_each(trained, small, ensemble, t
 # ---- objectives and teachers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "kind"),
     [
@@ -328,6 +329,7 @@ def test_negatives_from_a_trained_student(small, trained, out):
     assert metrics(go(*small, source, "objective=[contrastive]", f"output_dir={out}"))["cost"]["train_steps"] == 3
 
 
+@pytest.mark.slow
 def test_a_margin_drops_what_the_teacher_finds_too_good(small, out):
     """Also with a teacher that is trained here: it learns from the lists without the margin."""
     plain, apart = mined(*small, *BM25_TEACHER), mined(*small, *BM25_TEACHER, "negatives.margin={relative: 0.5}")
@@ -398,6 +400,7 @@ def test_the_best_validation_is_kept(small, out, caplog):
     assert task.score(plan.parts.student(plan.trained)) == pytest.approx(max(told), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_an_uninterrupted_one(small, tmp_path, monkeypatch):
     from retrieval_kd.students.student import Student
 

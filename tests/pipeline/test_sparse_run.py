@@ -73,6 +73,7 @@ def test_a_student_is_read_back_from_its_folder(trained, small):
         assert found == pytest.approx(runs[1][query_id], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

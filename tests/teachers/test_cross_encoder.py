@@ -194,6 +194,7 @@ def train(encoder, epochs, folder, callbacks=(), resume=None):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("loss", [listwise_cross_entropy, pointwise_cross_entropy])
 def test_it_learns_a_handful_of_lists(tiny, tmp_path, loss):
