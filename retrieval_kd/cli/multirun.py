@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_kd.cli.main import run_once
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLACE = Path("outputs/multirun")
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -30,6 +32,8 @@ def sweep(run: Callable[[list[str]], int], overrides: list[str]) -> int:
     from retrieval_kd.pipeline.compose import conf_dir
 
     codes: list[int] = []
+    finished: list[Path] = getattr(sys.modules.get(run.__module__), "FINISHED", [])
+    finished.clear()
     setbase("1.3")
     GlobalHydra.instance().clear()
     # What hydra.main does, without its own handling of command lines and errors.
@@ -43,7 +47,21 @@ def sweep(run: Callable[[list[str]], int], overrides: list[str]) -> int:
         GlobalHydra.instance().clear()
     failed = sum(code != 0 for code in codes)
     log.info("%d jobs, %d failed", len(codes), failed)
+    if len(finished) > 1:
+        _say_front(finished)
     return max(codes, default=0)
+
+
+def _say_front(folders: Sequence[Path]) -> None:
+    """Quality against cost over the jobs, where their students have costs to compare."""
+    from retrieval_kd.pipeline.fronts import write_front
+
+    try:
+        print(write_front(folders, place=PLACE))
+    except UserError as error:
+        log.info("no table of quality against cost: %s", error)
+    else:
+        log.info("%s/pareto.md, and as .json and plot", PLACE)
 
 
 def _job(run: Callable[[list[str]], int], codes: list[int], _: DictConfig) -> None:

@@ -11,6 +11,8 @@ usage: retrieval-kd train [group=option] [key=value] …
 
 from __future__ import annotations
 
+from pathlib import Path
+
 KEYS = (
     "output_dir",
     "seed",
@@ -45,6 +47,9 @@ KEYS = (
 )
 
 
+FINISHED: list[Path] = []  # folders of this process's runs, for what a sweep says at its end
+
+
 def run(arguments: list[str]) -> int:
     """Train, print the measures and the folder that holds everything."""
     from retrieval_kd.pipeline.compatibility import check
@@ -58,4 +63,5 @@ def run(arguments: list[str]) -> int:
     folder = train(cfg)
     print_measures(folder)
     print(folder)
+    FINISHED.append(folder)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -88,6 +89,9 @@ class TrainingSet:
 def combine_scores(candidates: Candidates, members: np.ndarray, teacher: ScoreTeacher, dark: np.ndarray) -> np.ndarray:
     """The teacher's scores [n] of every candidate, combined over each query's whole list."""
     scores = np.empty(members.shape[1], dtype=np.float32)
-    for start, end in zip(candidates.offsets[:-1], candidates.offsets[1:], strict=True):
-        scores[start:end] = teacher.combine(members[:, start:end], dark[start:end])
+    for row, (start, end) in enumerate(pairwise(candidates.offsets)):
+        try:
+            scores[start:end] = teacher.combine(members[:, start:end], dark[start:end])
+        except UserError as error:
+            raise UserError(f"query {candidates.query_ids[row]}: {error}") from error
     return scores

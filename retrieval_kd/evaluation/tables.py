@@ -98,15 +98,19 @@ COSTS = {
     "index_bytes": ("index MB", "{}"),
     "flops": ("FLOPS", "{:.2f}"),
     "passage_terms_mean": ("terms", "{:.0f}"),
+    "latency_p50_ms": ("P50 ms", "{:.2f}"),
+    "latency_p99_ms": ("P99 ms", "{:.2f}"),
+    "queries_per_second": ("queries /s", "{:.0f}"),
+    "queries_per_second_2_clients": ("by 2 clients", "{:.0f}"),
 }
-SPARSE = ("flops", "passage_terms_mean")  # shown where a row has them
+ALWAYS = ("train_seconds", "encode_passages_per_second", "index_bytes")  # others are shown where a row has them
 
 
 def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells as text, for every form that people read."""
     short = _short(spec.columns)
     header = ["row", *short, "expected", "status", "against", "difference [95 %]", "p (Holm)"]
-    shown = [key for key in COSTS if key not in SPARSE or any(key in row.cost for row in rows)]
+    shown = [key for key in COSTS if key in ALWAYS or any(key in row.cost for row in rows)]
     header += [COSTS[key][0] for key in shown]
     return header, [[*_texts(spec, scale, row), *(_cost(row.cost, key) for key in shown)] for row in rows]
 

@@ -13,7 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from retrieval_kd.contracts import UserError
 
 METADATA = frozenset(
-    {"gives", "needs", "shared_space", "tokenizer", "holds", "makes", "penalises", "reads", "train", "weight", "writer"}
+    {
+        "gives",
+        "holds",
+        "makes",
+        "needs",
+        "penalises",
+        "reads",
+        "refit",
+        "shared_space",
+        "tokenizer",
+        "train",
+        "weight",
+        "writer",
+    }
 )
 """Keys that tell the pipeline about a part; its constructor is not given them."""
 

@@ -26,7 +26,7 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline import conf_tree
 from retrieval_kd.pipeline.conf_tree import conf_dir, did_you_mean
 
-__all__ = ["compose", "compose_stage", "conf_dir", "plain"]
+__all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain"]
 
 MISSING = "???"
 RECORDED = ("overrides", "options")  # what the configuration says of itself
@@ -54,6 +54,17 @@ def compose_stage(stage: Sequence[str], command: Sequence[str]) -> DictConfig:
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolved dicts and lists: what may go into checkpoints, loggers and files."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str) -> DictConfig:
+    """The config with other values, and with other options in some groups."""
+    changed = cfg.copy()
+    for key, value in changes.items():
+        OmegaConf.update(changed, key, value)
+    with open_dict(changed):
+        for group, option in groups.items():
+            changed[group] = conf_tree.load(f"{group}/{option}")
+    return changed
 
 
 def _compose(overrides: tuple[str, ...], forgiven: frozenset[str]) -> DictConfig:
@@ -126,7 +137,7 @@ def _refuse_unknown_option(override: Override, groups: Mapping[str, list[str]]) 
 
 @lru_cache(maxsize=64)
 def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
-    """What the selected options say, without any value of the command line; pickled, for to copy it takes far longer."""
+    """What the selected options say, without a value of the command line; pickled, as copies take far longer."""
     outer = GlobalHydra.instance().hydra  # that of a sweep, whose job composes here
     GlobalHydra.instance().clear()
     try:

@@ -151,3 +151,11 @@ def _training_split(splits: Sequence[str]) -> str | None:
 
 def _first(names: Sequence[str], splits: Sequence[str]) -> str | None:
     return next((name for name in names if name in splits), None)
+
+
+def refuse_unjudged(found: Sequence[Entry], objective: Mapping[str, Any]) -> None:
+    """Terms that ask for judgements, on collections that have none."""
+    hard = [name for name, term in objective.items() if "judgements" in term.get("needs", ())]
+    bare = [entry.label for entry in found if not entry.judged]
+    if hard and bare:
+        raise UserError(f"objective={hard[0]} needs judgements, and {bare[0]} has none; use listwise_kl alone")

@@ -16,14 +16,30 @@ PACKAGES = ("torch", "transformers", "pytorch-lightning", "hydra-core", "faiss-c
 
 def environment() -> dict[str, Any]:
     """The machine, the versions and the commit, as a step records them when it is made."""
-    return {"commit": _commit(), "hardware": _hardware(), "versions": _versions()}
+    return {"commit": _commit(), "hardware": hardware(), "versions": _versions()}
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """What times depend on."""
     torch = sys.modules.get("torch")  # nothing was computed on an accelerator if it was never imported
     gpu = torch is not None and torch.cuda.is_available()
     accelerator = torch.cuda.get_device_name() if torch is not None and gpu else "cpu"
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "accelerator": accelerator}
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "accelerator": accelerator,
+    }
+
+
+@cache
+def _processor() -> str:
+    """Its model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 @cache

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from retrieval_kd.contracts import ScoreTeacher, UserError
 from retrieval_kd.data.files import file_digest, text_digest
 from retrieval_kd.pipeline.artifacts import Step
-from retrieval_kd.pipeline.compose import plain
-from retrieval_kd.pipeline.conf_tree import load
-from retrieval_kd.pipeline.entries import Entries, Entry, entries
+from retrieval_kd.pipeline.compose import changed, plain
+from retrieval_kd.pipeline.entries import Entries, Entry, entries, refuse_unjudged
+from retrieval_kd.pipeline.environment import hardware
 from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
-from retrieval_kd.pipeline.keys import deciding, named_files, path_key
+from retrieval_kd.pipeline.keys import VERSIONS, deciding, named_files, path_key
 from retrieval_kd.pipeline.parts import Parts
 from retrieval_kd.pipeline.steps.weighing import read_weights
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
@@ -91,12 +91,22 @@ class Plan:
         return self._step(
             "search",
             {"engine": self.values["engine"], "depth": depth.passages, "identical": depth.ignore_identical_ids},
-            [entry.key, encoded],
+            [entry.key, encoded, *self._refit(entry)],
             lambda folder: search_representations(
-                folder, entry.collection, encoded.make(), self.parts.student(self.trained), self.parts.engine, depth
+                folder, entry.collection, encoded.make(), self._asked(entry), self.parts.engine, depth
             ),
             f"student on {entry.label}",
         )
+
+    def _refit(self, entry: Entry) -> list[Step]:
+        """The weights of the searched collection's tokens, where its queries take them instead of the student's."""
+        return [self.weighed(entry)] if self.values["student"].get("refit") else []
+
+    def _asked(self, entry: Entry) -> Any:
+        """The student that encodes a collection's queries."""
+        student: Any = self.parts.student(self.trained)
+        refit = self._refit(entry)
+        return student.refitted(read_weights(refit[0].make())) if refit else student
 
     def encoded(self, entry: Entry) -> Step:
         """Representations of a collection's passages."""
@@ -131,14 +141,9 @@ class Plan:
         if source == "bm25":
             return self.bm25_run(entry, depth)
         if Path(source).is_file():
-            return self._step(
-                "search",
-                {},
-                [entry.key, file_digest(Path(source))],
-                lambda folder: copy_run(folder, Path(source)),
-                source,
-            )
-        return Plan(_changed(self.cfg, {"model": source, "evaluation.depth": depth}, engine="exact")).student_run(entry)
+            key: list[Step | str] = [entry.key, file_digest(Path(source))]
+            return self._step("search", {}, key, lambda folder: copy_run(folder, Path(source)), source)
+        return Plan(changed(self.cfg, {"model": source, "evaluation.depth": depth}, engine="exact")).student_run(entry)
 
     def mined(self, entry: Entry) -> Step:
         """Candidates of a split."""
@@ -161,7 +166,7 @@ class Plan:
             return None
         plan = self
         if self.values["negatives"].get("margin") is not None:  # which needs scores: who gives them learns without one
-            plan = Plan(_changed(self.cfg, {"negatives.margin": None}))
+            plan = Plan(changed(self.cfg, {"negatives.margin": None}))
         mined = [plan.mined(entry) for entry in self.train_entries]
         trainer = {name: self.values["trainer"][name] for name in ("precision", "clip")}
 
@@ -281,10 +286,7 @@ class Plan:
         validation = self.entries.validation if settings.validate_every is not None else None
         if settings.validate_every is not None and validation is None:
             raise UserError("trainer.validate_every needs a validation split; data.validation names none")
-        hard = [name for name, term in self.values["objective"].items() if "judgements" in term.get("needs", ())]
-        bare = [entry.label for entry in entries if not entry.judged]
-        if hard and bare:
-            raise UserError(f"objective={hard[0]} needs judgements, and {bare[0]} has none; use listwise_kl alone")
+        refuse_unjudged(entries, self.values["objective"])
         lists = [*entries, *([validation] if validation else [])]
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
@@ -333,17 +335,35 @@ class Plan:
             f"teacher on {entry.label}",
         )
 
+    def timed(self, entry: Entry) -> Step | None:
+        """How long answers take on this machine; None where nobody asked, or the teacher is what answers."""
+        settings, holds = self.values["evaluation"]["latency"], self.values["engine"]["holds"]
+        if settings is None or holds == "scores":
+            return None
+        from retrieval_kd.pipeline.steps.timing import Timing, time_answers
+
+        timing, texts = Timing.of(settings), holds == "texts"
+        holder = self.index(entry) if texts else self.encoded(entry)
+        student = None if texts else (lambda: self._asked(entry), self.parts.engine)
+        return self._step(
+            "time",
+            {"engine": self.values["engine"], "latency": asdict(timing), "machine": hardware()},
+            [entry.key, holder, *([] if texts else self._refit(entry))],
+            lambda folder: time_answers(folder, entry.collection, timing, holder.make(), student),
+            f"answers on {entry.label}",
+        )
+
     def evaluated(self, entry: Entry) -> Step:
         """Measures of the run, per query."""
         from retrieval_kd.evaluation.measures import check_measures
         from retrieval_kd.pipeline.steps.evaluating import evaluate
 
         check_measures(self.values["evaluation"]["measures"])
-        run = self.run(entry)
+        run, timed = self.run(entry), self.timed(entry)
         return self._step(
             "evaluate",
             self._declared("evaluation"),
-            [entry.key, run],
+            [entry.key, run, *([timed] if timed else [])],
             lambda folder: evaluate(folder, entry, run.make(), self.values["evaluation"], self.store),
             entry.label,
         )
@@ -374,18 +394,3 @@ class Plan:
         about: str,
     ) -> Step:
         return Step(name, VERSIONS[name], config, inputs, self.store, write, about)
-
-
-# Raised when a step would write something else for the same config and inputs.
-VERSIONS = dict.fromkeys(("index", "search", "encode", "weigh", "mine", "teach", "score", "train", "evaluate"), 1)
-
-
-def _changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str) -> DictConfig:
-    """The config with other values, and with other options in some groups."""
-    changed = cfg.copy()
-    for key, value in changes.items():
-        OmegaConf.update(changed, key, value)
-    with open_dict(changed):
-        for group, option in groups.items():
-            changed[group] = load(f"{group}/{option}")
-    return changed

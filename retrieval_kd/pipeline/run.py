@@ -80,12 +80,51 @@ def _whole(plan: Plan) -> Path:
 def export(cfg: DictConfig) -> Path:
     """Write the student that ``model`` names as a folder for other libraries."""
     plan = Plan(cfg)
-    folder = Path(plan.values["output_dir"])
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"output_dir={folder} is not an empty folder; name a new one")
+    folder = _new_folder(plan)
     writer = get_method(plan.values["student"]["writer"])
     with atomic_folder(folder) as temporary:
         writer(plan.parts.student(None), temporary)
+    return folder
+
+
+def export_opensearch(
+    cfg: DictConfig, index: str | None = None, question: str | None = None, fields: Sequence[str] | None = None
+) -> Path:
+    """Write what an OpenSearch cluster is fed with: the student's tables, and the passages of what is evaluated.
+
+    Args:
+        cfg: Names the student and the collection.
+        index: Name of the index; the collection's where it is not said.
+        question: Text of the example query; the split's first where it is not said.
+        fields: ``rank_features``, ``sparse_vector`` or both.
+    """
+    from retrieval_kd.data.representations import StoredRepresentations
+    from retrieval_kd.interop.opensearch import stored_chunks, write_bundle
+    from retrieval_kd.interop.opensearch_requests import RANK_FEATURES
+    from retrieval_kd.students.sparse_encoder import SparseEncoder
+
+    plan = Plan(cfg)
+    folder = _new_folder(plan)
+    student, entry = plan.parts.student(None), plan.entries.evaluate[0]
+    if not isinstance(student, SparseEncoder):
+        raise UserError("format=opensearch is for sparse students, and this one is not; leave the format out")
+    stored = StoredRepresentations.open(plan.encoded(entry).make() / "passages")
+    with atomic_folder(folder) as temporary:
+        write_bundle(
+            student,
+            temporary,
+            index or entry.name.lower(),
+            stored_chunks(entry.collection.passages, stored.arrays),
+            question or next(iter(entry.collection.queries.values())),
+            fields or (RANK_FEATURES,),
+        )
+    return folder
+
+
+def _new_folder(plan: Plan) -> Path:
+    folder = Path(plan.values["output_dir"])
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"output_dir={folder} is not an empty folder; name a new one")
     return folder
 
 
@@ -225,6 +264,9 @@ def costs(plan: Plan, results: Sequence[Step]) -> dict[str, Any]:
         cost["index_bytes"] = records[holder][-1]["bytes"]
     searched = plan.run(plan.entries.evaluate[0]).record()
     cost |= {name: searched[name] for name in OF_SPARSE_SEARCH if name in searched}
+    timed = plan.timed(plan.entries.evaluate[0])
+    if timed is not None and timed.done:
+        cost |= timed.record()["latency"]
     return cost
 
 

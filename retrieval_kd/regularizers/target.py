@@ -89,7 +89,11 @@ class Target(nn.Module):
         """For the log: the weight on the penalty, what was measured (a mean of some steps), and the present aim."""
         state = Control(*self.control.tolist())
         weight = math.exp(state.weight) / (float(self.first_penalty) or 1.0)
-        return {"weight": weight, "measured": math.exp(state.measured), "aim": self._aim(state.start, state.progress)}
+        return {
+            "penalty_weight": weight,
+            "target_measured": math.exp(state.measured),
+            "target_aim": self._aim(state.start, state.progress),
+        }
 
     def forward(
         self, queries: Representations, passages: Representations, progress: float, signals: Signals | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.functional.max_head import CHUNK, max_logits, max_products
 from retrieval_kd.functional.precision import computed_in
 from retrieval_kd.functional.similarity import inner_products
-from retrieval_kd.functional.sparsity import dense_terms, log_activation, padded_terms
+from retrieval_kd.functional.sparsity import active_terms, dense_terms, log_activation, padded_terms
 from retrieval_kd.students.backbone import load_tokenizer, weights_digest
 from retrieval_kd.students.bi_encoder import EncoderSource
 from retrieval_kd.students.mlm_head import MlmHead, load_with_head
@@ -118,6 +119,10 @@ class SparseEncoder(Student):
         text = torch.div(kept, group.attention_mask.shape[1], rounding_mode="floor")
         return self.head.transform(states.flatten(0, 1).index_select(0, kept)), text
 
+    def watched(self, passages: Representations) -> dict[str, Tensor]:
+        """The mean number of active terms."""
+        return {"passage_terms": active_terms(passages["activations"]).mean()}
+
     def stored(self, representations: Representations) -> Representations:
         """Dense activations, pruned, as ``terms``, ``weights`` [N, K] and ``lengths`` [N]; terms rise in each row."""
         return padded_terms(representations["activations"].float(), self.prune)
@@ -156,6 +161,18 @@ class SparseEncoder(Student):
             padded[0][filled], padded[1][filled] = terms, weights
         arrays = zip(("terms", "weights", "lengths"), (*padded, lengths), strict=True)
         return {name: torch.from_numpy(array) for name, array in arrays}
+
+    def refitted(self, token_weights: np.ndarray) -> SparseEncoder:
+        """This student with the IDF of another collection in its queries; what it makes of passages is the same."""
+        if self.query_weights != "idf":
+            raise UserError(
+                f"student.refit=true is for student.query_weights=idf; with {self.query_weights} nothing is fitted"
+            )
+        silent = (self._silence != 0).cpu()
+        table = _checked("idf", token_weights, len(self.tokenizer.tokenizer), len(silent))
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "query_table": table.masked_fill(silent, 0.0).to(self.device)}
+        return other
 
     def _query_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Those of the tokenizer without its special tokens, which weigh nothing; cut where it would cut."""

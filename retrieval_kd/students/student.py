@@ -178,11 +178,18 @@ class Student(pl.LightningModule):
         losses["penalty"] = parts.regularizer(queries, passages, self.progress, signals)
         total = torch.stack(list(losses.values())).sum()
         self._last = (evidence, signals)
+        with torch.no_grad():
+            seen = self.watched(passages) | getattr(parts.regularizer, "figures", {})
+        figures = {**losses, "loss": total, **seen}
         self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()} | {"train/loss": total.detach()},
+            {f"train/{name}": torch.as_tensor(value).detach().float() for name, value in figures.items()},
             batch_size=len(weight),
         )
         return total * processes
+
+    def watched(self, passages: Representations) -> dict[str, Tensor]:
+        """What is logged of a batch's representations beside the losses."""
+        return {}
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         """Step what has a state once per optimizer step, on the first of the batches that the step accumulates."""

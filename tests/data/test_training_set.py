@@ -95,3 +95,17 @@ def test_scores_are_combined_over_whole_lists():
         for row in rows:
             expected = (members[0, row] + members[1, row]) / 2 - sum(kept) / len(kept)
             assert found[row] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_list_that_the_teacher_refuses_is_named():
+    class Refusing:
+        def combine(self, members, dark):
+            if np.isnan(members).all():
+                raise UserError("a member has no score")
+            return members.mean(0)
+
+    candidates, _ = make_candidates()
+    members = np.ones((1, len(candidates)), np.float32)
+    members[:, slice(*candidates.offsets[3:5])] = np.nan
+    with pytest.raises(UserError, match=f"query {candidates.query_ids[3]}: a member has no score"):
+        combine_scores(candidates, members, Refusing(), np.zeros(len(candidates), bool))

@@ -98,6 +98,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(fresh, disk, wri
     assert written == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_suffices_or_says_nothing_of_itself_is_not_refused(fresh, disk, written):
     mine = compose(fresh)
     disk(0, total=0)
@@ -111,6 +112,7 @@ def test_a_disk_that_suffices_or_says_nothing_of_itself_is_not_refused(fresh, di
         train(compose([*fresh, *BM25_TEACHER, "output_dir=null"]))
 
 
+@pytest.mark.slow
 def test_what_is_needed_is_what_will_be_there(fresh, tmp_path, written):
     """Runs, scores and model of a whole training, against the files that it left; nothing is asked for twice."""
     overrides = [*fresh, *BM25_TEACHER]

@@ -258,6 +258,7 @@ def test_objectives_and_teachers(small, out, overrides, kind):
         assert np.isfinite(scores).all()
 
 
+@pytest.mark.slow
 def test_several_collections_are_trained_on_together(small, ensemble, out):
     """Each batch is of one of them; every one is mined and scored for itself."""
     sets = "data.train={one: {split: train, weight: 1}, other: {split: dev, weight: 1}}"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from retrieval_kd.cli.main import main
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.representations import StoredRepresentations
 from retrieval_kd.data.runs import Run
@@ -13,7 +14,7 @@ from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.run import step, train
 
-SPARSE = ("experiment=inference_free_sparse", "student.start_terms=12")
+SPARSE = ("experiment=inference_free_sparse", "student.start_terms=12", "trainer.log_every=1")
 
 
 def go(*overrides):
@@ -31,6 +32,7 @@ def test_costs_stand_beside_quality(trained):
     assert 0 < cost["flops"] < cost["query_terms_mean"]
     assert cost["passage_terms_mean"] > 1
     assert cost["index_bytes"] > 0
+    assert "train/passage_terms" in (trained / "log.csv").read_text().splitlines()[0].split(",")
 
 
 def test_the_run_is_the_product_of_what_was_stored(trained, small, ensemble):
@@ -90,6 +92,8 @@ def test_a_student_is_read_back_from_its_folder(trained, small):
 )
 def test_every_choice_trains(small, ensemble, tmp_path, overrides):
     folder = go(*small, *ensemble, *SPARSE, *overrides, f"output_dir={tmp_path / 'run'}")
+    logged = (folder / "log.csv").read_text().splitlines()[0].split(",")
+    assert ("train/target_aim" in logged) == ("regularizer=target" in overrides)
     found = json.loads((folder / "metrics.json").read_text())
     assert found["collections"]["things/test"]["measures"]["ndcg@10"] > 0
 
@@ -115,6 +119,32 @@ def test_weights_of_a_file_are_taken(small, tmp_path):
         assert two[query_id] == pytest.approx({passage: 2 * score for passage, score in found.items()}, rel=1e-5)
 
 
+def test_another_collection_is_searched_with_its_own_weights(small, tmp_path):
+    """Its passages are encoded once, whichever weights queries have."""
+    other = tmp_path / "other"
+    (other / "qrels").mkdir(parents=True)
+    words = ["red stones", "red red leaves", "green leaves", "red wine", "blue glass"]
+    passages = [{"_id": f"p{number}", "title": "", "text": text} for number, text in enumerate(words)]
+    (other / "corpus.jsonl").write_text("".join(json.dumps(one) + "\n" for one in passages))
+    (other / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "red leaves"}) + "\n")
+    (other / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp1\t1\n")
+    start = (*small, *SPARSE, "recipe=no_training", f"data.evaluate={{other: {{path: {other}, split: test}}}}")
+    plans = [Plan(compose([*start, f"student.refit={refit}"])) for refit in ("false", "true")]
+    entry = plans[0].entries.evaluate[0]
+    assert plans[0].encoded(entry).key == plans[1].encoded(entry).key
+    runs = [Run.read(plan.student_run(entry).make() / "run.trec").as_dict()["q"] for plan in plans]
+    assert runs[0].keys() == runs[1].keys()
+    assert runs[0] != pytest.approx(runs[1], rel=1e-3)
+    student = plans[0].parts.student(None)
+    table = np.load(plans[1].weighed(entry).make() / "weights.npy")
+    asked = student.refitted(table).query_terms(["red leaves"])
+    assert asked["weights"][0].numpy() == pytest.approx(table[asked["terms"][0].numpy()])
+    before = plans[0].parts.student(None).query_terms(["red leaves"])
+    assert before["weights"][0].numpy() != pytest.approx(asked["weights"][0].numpy(), rel=1e-3)
+    with pytest.raises(UserError, match=r"student\.refit=true is for student\.query_weights=idf"):
+        step(compose([*start, "student.refit=true", "student.query_weights=binary"]), "search")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -132,3 +162,85 @@ def test_single_steps(small, tmp_path):
     sparse = ("student=sparse", "student.start_terms=9")
     (folder,) = step(compose([*small, *sparse, "recipe=no_training", f"output_dir={tmp_path / 'out'}"]), "encode")
     assert StoredRepresentations.open(folder / "passages").arrays.keys() == {"terms", "weights", "offsets"}
+
+
+# ---- cost and quality
+
+LATENCY = "evaluation.latency={clients:[1,2],passes:1,queries:3,depth:2}"
+
+
+@pytest.mark.slow
+def test_latencies_stand_beside_quality(trained, small, ensemble, tmp_path, caplog):
+    folder = go(*small, *ensemble, *SPARSE, LATENCY, f"output_dir={tmp_path / 'timed'}")
+    cost = json.loads((folder / "metrics.json").read_text())["cost"]
+    assert 0 < cost["latency_p50_ms"] <= cost["latency_p99_ms"]
+    assert min(cost["latency_p99_ms_2_clients"], cost["queries_per_second"], cost["queries_per_second_2_clients"]) > 0
+    assert "P99 is that of the slowest" in caplog.text
+    before = json.loads((trained / "metrics.json").read_text())
+    assert before["collections"] == json.loads((folder / "metrics.json").read_text())["collections"]
+    assert "latency_p50_ms" not in before["cost"]
+
+
+def test_bm25_is_timed_as_well(small, tmp_path):
+    folder = go(*small, "experiment=bm25", LATENCY, f"output_dir={tmp_path / 'timed'}")
+    assert json.loads((folder / "metrics.json").read_text())["cost"]["latency_p99_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{clients:[1],rounds:3}", "evaluation.latency.rounds is not known; there are clients, passes, queries, depth"),
+        ("{clients:[0]}", "clients (a list), passes, queries and depth are at least 1"),
+    ],
+)
+def test_settings_of_latency_are_checked_before_work(small, settings, message):
+    with pytest.raises(UserError) as caught:
+        go(*small, "experiment=bm25", f"evaluation.latency={settings}")
+    assert message in str(caught.value)
+
+
+@pytest.mark.slow
+def test_runs_become_a_front(trained, small, ensemble, tmp_path, capsys):
+    lighter = (*small, *ensemble, *SPARSE, "student.prune=0.9")
+    other = go(*lighter, f"output_dir={tmp_path / 'pruned'}")
+    place = tmp_path / "front"
+    assert main(["pareto", str(trained), str(other), "costs=flops", f"output_dir={place}"]) == 0
+    said = capsys.readouterr().out
+    assert "prune=0.9" in said
+    assert "front" in said
+    assert {path.name for path in place.iterdir()} >= {"pareto.md", "pareto.json"}
+    points = {one["name"]: one for one in json.loads((place / "pareto.json").read_text())["points"]}
+    assert points["prune=0.9"]["cost"]["flops"] < points["defaults"]["cost"]["flops"]
+    for wrong, message in (("costs=speed", "costs=speed: there are flops"), ("cell=x", "pareto knows measure, costs")):
+        assert main(["pareto", str(trained), wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+# ---- OpenSearch
+
+
+def test_a_cluster_is_fed_with_the_same_weights(trained, small, tmp_path, capsys):
+    model = (*small, f"model={trained}", "student=sparse", f"output_dir={tmp_path / 'cluster'}")
+    assert main(["export", *model, "format=opensearch", "fields=rank_features"]) == 0
+    folder = tmp_path / "cluster"
+    assert capsys.readouterr().out.strip() == str(folder)
+    plan = Plan(compose(list(model)))
+    stored = StoredRepresentations.open(plan.encoded(plan.entries.evaluate[0]).path / "passages")
+    lines = (folder / "rank_features" / "bulk-00000.ndjson").read_text().splitlines()
+    assert [json.loads(line)["index"]["_id"] for line in lines[::2]] == list(stored.ids)
+    kept = [len(json.loads(line)["passage_terms"]) for line in lines[1::2]]
+    assert kept == np.diff(stored.arrays["offsets"]).tolist()
+    question = next(iter(plan.entries.evaluate[0].collection.queries.values()))
+    assert question in (folder / "rank_features" / "query_by_text.json").read_text()
+
+
+def test_exports_that_do_not_fit_are_refused(trained, small, tmp_path, capsys):
+    place = f"output_dir={tmp_path / 'out'}"
+    for arguments, message in (
+        (["format=onnx"], "format=onnx: leave it out"),
+        (["index=things"], "index is of format=opensearch"),
+        (["format=opensearch", "index=Big Things"], "index=Big Things"),
+    ):
+        assert main(["export", *small, f"model={trained}", place, *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -155,6 +155,7 @@ def test_seeds_are_averaged(table, command, tmp_path):
     assert cell["against"]["difference"] == pytest.approx(difference, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_row_stays_until_its_new_results_are_complete(table, command, monkeypatch, tmp_path):
     from retrieval_kd.pipeline import run
 

@@ -91,7 +91,7 @@ def test_comes_to_an_expected_overlap():
     """Queries of 6 terms drawn evenly: 0.9 shared terms mean a length of 30."""
     toy = Toy(make(terms=None, flops=0.9), 300)
     assert toy.run() == pytest.approx(30, rel=0.1)
-    assert toy.regularizer.figures["measured"] == pytest.approx(0.9, rel=0.25)
+    assert toy.regularizer.figures["target_measured"] == pytest.approx(0.9, rel=0.25)
 
 
 def test_overlap_is_measured_against_queries_of_other_batches():
@@ -109,11 +109,11 @@ def test_figures_are_what_was_measured():
     toy = Toy(make(ramp=0.0), 64)
     toy.step()
     figures = toy.regularizer.figures
-    assert figures["measured"] == pytest.approx(toy.lengths[0])
-    assert figures["aim"] == 30
+    assert figures["target_measured"] == pytest.approx(toy.lengths[0])
+    assert figures["target_aim"] == 30
     toy.step()
     mean = (toy.lengths[0] * toy.lengths[1]) ** 0.5
-    assert toy.regularizer.figures["measured"] == pytest.approx(mean)
+    assert toy.regularizer.figures["target_measured"] == pytest.approx(mean)
 
 
 def test_the_first_penalty_is_small_and_later_ones_are_in_proportion():

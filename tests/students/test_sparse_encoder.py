@@ -298,6 +298,7 @@ def test_a_head_with_fewer_rows_than_tokens_is_refused(tokenizer, make, tmp_path
         make(encoder={"name": str(tmp_path), "layers": None})
 
 
+@pytest.mark.slow
 def test_fingerprint_names_everything_that_a_representation_depends_on(make, weights, tiny):
     changes = [
         {},
