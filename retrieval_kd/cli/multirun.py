@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,25 +30,22 @@ def sweep(run: Callable[[list[str]], int], overrides: list[str]) -> int:
 
     from retrieval_kd.pipeline.compose import conf_dir
 
-    codes: list[int] = []
-    finished: list[Path] = getattr(sys.modules.get(run.__module__), "FINISHED", [])
-    finished.clear()
+    jobs = Jobs(run, getattr(sys.modules[run.__module__], "job", None))
     setbase("1.3")
     GlobalHydra.instance().clear()
     # What hydra.main does, without its own handling of command lines and errors.
     hydra = Hydra.create_main_hydra2("retrieval-kd", create_config_search_path(str(conf_dir())))
     try:
-        task = partial(_job, run, codes)
+        task = jobs.start
         hydra.multirun("config", task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:
         GlobalHydra.instance().clear()
-    failed = sum(code != 0 for code in codes)
-    log.info("%d jobs, %d failed", len(codes), failed)
-    if len(finished) > 1:
-        _say_front(finished)
-    return max(codes, default=0)
+    log.info("%d jobs, %d failed", len(jobs.codes), sum(code != 0 for code in jobs.codes))
+    if len(jobs.folders) > 1:
+        _say_front(jobs.folders)
+    return max(jobs.codes, default=0)
 
 
 def _say_front(folders: Sequence[Path]) -> None:
@@ -64,24 +60,39 @@ def _say_front(folders: Sequence[Path]) -> None:
         log.info("%s/pareto.md, and as .json and plot", PLACE)
 
 
-def _job(run: Callable[[list[str]], int], codes: list[int], _: DictConfig) -> None:
-    """One job, composed anew from its own overrides."""
-    from hydra.core.hydra_config import HydraConfig
+class Jobs:
+    """What became of the jobs that ran in this process."""
 
-    config = HydraConfig.get()
-    overrides = list(config.overrides.task)
-    number, name = config.job.num, " ".join(overrides)
-    in_this_process = config.launcher["_target_"] == HERE
-    log.info("job %s: %s", number, name)
-    try:
-        codes.append(run_once(run, overrides))
-    except UserError as error:
-        print(f"error: job {number} ({name}): {' '.join(str(error).split())}", file=sys.stderr)
-        codes.append(2)
-        if not in_this_process:  # another launcher hears of a failure by the exception
-            raise
-    except Exception:
-        log.exception("job %s (%s) failed", number, name)
-        codes.append(1)
-        if not in_this_process:
-            raise
+    def __init__(self, run: Callable[[list[str]], int], job: Callable[[list[str]], Path] | None) -> None:
+        self._run = run
+        self._job = job  # the same, for verbs whose jobs leave a folder
+        self.codes: list[int] = []
+        self.folders: list[Path] = []
+
+    def start(self, _: DictConfig) -> None:
+        """Run one job, composed anew from its own overrides."""
+        from hydra.core.hydra_config import HydraConfig
+
+        config = HydraConfig.get()
+        overrides = list(config.overrides.task)
+        number, name = config.job.num, " ".join(overrides)
+        in_this_process = config.launcher["_target_"] == HERE
+        log.info("job %s: %s", number, name)
+        try:
+            self.codes.append(run_once(self._go, overrides))
+        except UserError as error:
+            print(f"error: job {number} ({name}): {' '.join(str(error).split())}", file=sys.stderr)
+            self.codes.append(2)
+            if not in_this_process:  # another launcher hears of a failure by the exception
+                raise
+        except Exception:
+            log.exception("job %s (%s) failed", number, name)
+            self.codes.append(1)
+            if not in_this_process:
+                raise
+
+    def _go(self, overrides: list[str]) -> int:
+        if self._job is None:
+            return self._run(overrides)
+        self.folders.append(self._job(overrides))
+        return 0

@@ -1,11 +1,11 @@
 """Quality against cost over finished runs: which of them no other beats at both, as a table and a plot.
 
-usage: retrieval-kd pareto FOLDER … [measure=COLLECTION/SPLIT ndcg@10] [costs=flops,latency_p99_ms] [output_dir=DIR]
+usage: retrieval-kd pareto FOLDER … [measure='COLLECTION/SPLIT ndcg@10'] [costs=flops,latency_p99_ms] [output_dir=DIR]
 
 A folder is that of a run, or one that holds such. Runs that differ in their seed alone are one point. Costs: flops,
 latency_p50_ms, latency_p99_ms, latency_p99_ms_2_clients, passage_terms_mean, index_bytes.
 
-  retrieval-kd train -m experiment=inference_free_sparse regularizer.weight=0.01,0.03,0.1
+  retrieval-kd train -m experiment=inference_free_sparse regularizer.passage_weight=0.01,0.03,0.1
   retrieval-kd pareto outputs/inference_free_sparse                   output_dir also keeps pareto.md, .json, .png, .svg
 """
 

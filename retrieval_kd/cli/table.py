@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     request = Request(
         name=arguments[0],
         scale=own.get("scale", "quick"),
-        only=tuple(name for name in own.get("only", "").split(",") if name),
+        only=tuple(name.strip() for name in own.get("only", "").split(",") if name.strip()),
         dry_run=own.get("dry_run", "false").lower() == "true",
         overrides=rest,
     )

@@ -47,11 +47,14 @@ KEYS = (
 )
 
 
-FINISHED: list[Path] = []  # folders of this process's runs, for what a sweep says at its end
-
-
 def run(arguments: list[str]) -> int:
-    """Train, print the measures and the folder that holds everything."""
+    """Train."""
+    job(arguments)
+    return 0
+
+
+def job(arguments: list[str]) -> Path:
+    """Train, print the measures and the folder that holds everything; a sweep compares the folders of its jobs."""
     from retrieval_kd.pipeline.compatibility import check
     from retrieval_kd.pipeline.compose import compose
 
@@ -63,5 +66,4 @@ def run(arguments: list[str]) -> int:
     folder = train(cfg)
     print_measures(folder)
     print(folder)
-    FINISHED.append(folder)
-    return 0
+    return folder

@@ -110,6 +110,11 @@ class InvertedIndex:
         self._hidden: np.ndarray | None = None  # [N]
         self.add(passages)
 
+    @property
+    def exact(self) -> bool:
+        """Whether hits are those of the products of what was given."""
+        return self.quantise == "none" and self.two_phase is None
+
     def __len__(self) -> int:
         return sum(part.size for part in self._parts)
 
@@ -126,14 +131,15 @@ class InvertedIndex:
 
         With u8, steps are those of the passages that were built together, so scores may differ by a step.
         """
-        first = len(self)
+        first, more, kept = len(self), len(passages["offsets"]) - 1, len(self._parts)
         refuse_wrong(as_given(passages), first, self.vocabulary)
+        if self._parts and self._parts[-1].size + more <= SMALL:
+            before = self._parts[-1]
+            first, passages, kept = before.first, joined(before.given, passages), kept - 1
+        built = _Part(first, passages, *posted(passages, self.quantise))  # may be refused: nothing has changed by then
+        self._parts[kept:] = [built]
         if self._hidden is not None:
-            self._hidden = np.concatenate([self._hidden, np.zeros(len(passages["offsets"]) - 1, np.bool_)])
-        if self._parts and self._parts[-1].size + len(passages["offsets"]) - 1 <= SMALL:
-            before = self._parts.pop()
-            first, passages = before.first, joined(before.given, passages)
-        self._parts.append(_Part(first, passages, *posted(passages, self.quantise)))
+            self._hidden = np.concatenate([self._hidden, np.zeros(more, np.bool_)])
 
     def remove(self, rows: np.ndarray) -> None:
         """Never find these passages again; the rows of the others stay."""

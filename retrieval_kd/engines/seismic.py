@@ -1,8 +1,7 @@
-"""Approximate search of sparse representations by Seismic (Bruch et al., SIGIR 2024), its recall always measured."""
+"""Approximate search of sparse representations by Seismic (Bruch et al., SIGIR 2024)."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from retrieval_kd.contracts import Hits, UserError
-from retrieval_kd.engines.inverted import InvertedIndex
 from retrieval_kd.engines.posting_lists import (
     Arrays,
     Queries,
@@ -26,8 +24,6 @@ from retrieval_kd.engines.posting_lists import (
     refuse_wrong,
     search_kernels,
 )
-
-log = logging.getLogger(__name__)
 
 MOST_TERMS = 1 << 16  # beyond, Seismic wants another class, with wider numbers
 
@@ -54,53 +50,36 @@ class Look:
     heap_factor: float = 0.8
 
 
-class Recall(NamedTuple):
-    """How many of the exact k best passages were found."""
-
-    queries: int
-    there: int
-    found: int
-
-    @property
-    def share(self) -> float:
-        """1 where there was nothing to be found."""
-        return self.found / self.there if self.there else 1.0
-
-
 class SeismicIndex:
     """Sparse inner products, approximately; without adding or removing passages.
 
-    For every k, the first ``checked`` queries (of a larger search, as many spread over it) are also searched exactly:
-    ``recall[k]`` holds what was found of the exact hits, and the log says it.
+    What it finds of the exact hits is for ``recall_of_exact`` to tell.
 
     Args:
         passages: ``terms``, ``weights`` and ``offsets`` of all passages, one after the other.
         build: Settings of ``Build``.
         look: Settings of ``Look``.
-        checked: Queries that are compared with exact search.
         threads: For building, and for queries that are searched together; 0 takes all.
         vocabulary: The number of terms that there are; a term beyond is then refused, here and in queries.
     """
+
+    exact = False
 
     def __init__(
         self,
         passages: Arrays,
         build: Mapping[str, Any] | None = None,
         look: Mapping[str, Any] | None = None,
-        checked: int = 100,
         threads: int = 1,
         vocabulary: int | None = None,
     ) -> None:
         self.build = _settings(Build, build, "build")
         self.look = _settings(Look, look, "look")
-        self.checked = checked
         self.threads = threads
         self.vocabulary = vocabulary
-        self.recall: dict[int, Recall] = {}
         self._given = passages
         self._passages = as_given(passages)
         refuse_wrong(self._passages, 0, vocabulary)
-        self._exact: InvertedIndex | None = None
         self._index, self._names = self._built()
 
     def __len__(self) -> int:
@@ -138,9 +117,7 @@ class SeismicIndex:
                 rows[int(one[0][0]), : len(one)] = [int(row) for _, _, row in one]
         scores = np.full(rows.shape, -np.inf, np.float32)
         search_kernels().rescore(self._passages, asked, 0, len(self._names), rows, scores)
-        hits = ordered(rows, scores, k)
-        self._compare(asked, hits, k)
-        return hits
+        return ordered(rows, scores, k)
 
     def _found(self, queries: Queries, k: int) -> list[list[tuple[str, float, str]]]:
         """Seismic's answers: query, score, row."""
@@ -155,22 +132,6 @@ class SeismicIndex:
     def _known(self, terms: np.ndarray, weights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         last = np.searchsorted(terms[:length], len(self._names))
         return self._names[terms[:last]], weights[:last]
-
-    def _compare(self, queries: Queries, hits: Hits, k: int) -> None:
-        """Search exactly as many queries as are still to be checked, spread over these."""
-        before = self.recall.get(k, Recall(0, 0, 0))
-        wanted = min(self.checked - before.queries, len(hits.rows))
-        if wanted <= 0:
-            return
-        if self._exact is None:
-            self._exact = InvertedIndex(self._given)
-        numbers = np.unique(np.linspace(0, len(hits.rows) - 1, wanted).astype(np.int64))
-        terms, weights, lengths = (array[numbers] for array in queries)
-        best = self._exact.search({"terms": terms, "weights": weights, "lengths": lengths}, k).rows
-        found = sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(best, hits.rows[numbers], strict=True))
-        now = Recall(before.queries + wanted, before.there + int((best >= 0).sum()), before.found + found)
-        self.recall[k] = now
-        log.info("seismic: recall@%d %.4f of exact search, over %d queries", k, now.share, now.queries)
 
 
 def _settings(kind: type[Settings], given: Mapping[str, Any] | None, key: str) -> Settings:

@@ -224,8 +224,10 @@ def _first_cell(run: _Run) -> str:
 
 
 def _values(run: _Run, cell: str) -> PerQuery:
-    label, measure = cell.rsplit(" ", 1)
-    collection, split = label.rsplit("/", 1)
+    label, _, measure = cell.rpartition(" ")
+    collection, _, split = label.rpartition("/")
+    if not (collection and split and measure):
+        raise UserError(f"measure={cell}: write COLLECTION/SPLIT MEASURE, such as '{_first_cell(run)}'")
     return read_per_query(run.folder / "per_query.parquet", collection, split, measure)
 
 
@@ -263,9 +265,14 @@ def _check_distinct(names: Sequence[str], runs: Sequence[_Run]) -> None:
 def _check_hardware(runs: Sequence[_Run], costs: Sequence[str]) -> None:
     """Times of different machines are not compared."""
     timed = next((cost for cost in costs if COSTS[cost].timed), None)
-    other = next((run for run in runs if run.hardware != runs[0].hardware and timed in run.cost), None)
+    having = [run for run in runs if timed in run.cost]
+    other = next((run for run in having if _timed_on(run) != _timed_on(having[0])), None)
     if timed and other:
         raise UserError(
-            f"{timed} was measured on different machines: {runs[0].folder} on {runs[0].hardware}, "
-            f"{other.folder} on {other.hardware}; measure it again on one, or ask for other costs"
+            f"{timed} was measured on different machines: {having[0].folder} on {_timed_on(having[0])}, "
+            f"{other.folder} on {_timed_on(other)}; measure it again on one, or ask for other costs"
         )
+
+
+def _timed_on(run: _Run) -> Any:
+    return run.cost.get("timed_on", run.hardware)

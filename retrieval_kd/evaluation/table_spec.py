@@ -67,6 +67,8 @@ def read_spec(content: Any, where: str) -> TableSpec:
     rows = tuple(_row(name, row, spec, where) for name, row in _items(content, "rows", where))
     names = {row.name for row in rows}
     for row in rows:
+        if "," in row.name:
+            raise UserError(f"{where}: rows.{row.name}: a name without a comma, by which only=ROW,ROW divides")
         if row.control is not None and (row.control not in names or row.control == row.name):
             wrong = f"there is no row {row.control!r}" if row.control != row.name else "a row is no control of itself"
             raise UserError(f"{where}: rows.{row.name}.control: {wrong}")

@@ -98,6 +98,8 @@ COSTS = {
     "index_bytes": ("index MB", "{}"),
     "flops": ("FLOPS", "{:.2f}"),
     "passage_terms_mean": ("terms", "{:.0f}"),
+    "query_terms_mean": ("of queries", "{:.1f}"),
+    "recall_of_exact": ("of exact", "{:.3f}"),
     "latency_p50_ms": ("P50 ms", "{:.2f}"),
     "latency_p99_ms": ("P99 ms", "{:.2f}"),
     "queries_per_second": ("queries /s", "{:.0f}"),

@@ -50,6 +50,11 @@ def dropout(value: Tensor, probability: float) -> Tensor:
 class QuickDropout(nn.Dropout):
     """``nn.Dropout`` by ``dropout``."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A process that a model is sent to must know the attention that it names."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        _register()
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Dropout gives it
         """Identity outside training."""
         return dropout(input, self.p) if self.training else input

@@ -13,6 +13,8 @@ from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.interop import dense, sparse
 from retrieval_kd.interop.dense import SETTINGS
 from retrieval_kd.interop.sparse_layouts import is_sparse
+from retrieval_kd.students.bi_encoder import BiEncoder
+from retrieval_kd.students.sparse_encoder import SparseEncoder
 from retrieval_kd.students.student import Inference, Student
 
 OUR_READERS = "retrieval_kd.interop."
@@ -43,6 +45,16 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
     module, function = reader.rsplit(".", 1)
     read: Student = getattr(importlib.import_module(module), function)(folder, Inference(**student["inference"]))
     return read
+
+
+def write_again(student: Student, folder: Path) -> None:
+    """Write what ``read_model`` read, by the module that reads such students."""
+    if isinstance(student, SparseEncoder):
+        sparse.write(student, folder)
+    elif isinstance(student, BiEncoder):
+        dense.write(student, folder)
+    else:
+        raise UserError(f"{type(student).__name__}: no form of a folder is known for such students")
 
 
 def _resolved(name: str) -> Path:

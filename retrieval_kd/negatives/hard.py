@@ -20,7 +20,7 @@ SOURCES = {Role.POSITIVE: "judgements", Role.RANDOM: "random"}  # of the others 
 
 @dataclass
 class MiningStatistics:
-    """Where every retrieved passage went; retrieved = hard + the seven reasons from outside_window to margin."""
+    """Where every retrieved passage went; retrieved = hard + the six reasons from outside_window to margin."""
 
     source: str
     per_query: int
@@ -128,7 +128,7 @@ class HardNegatives:
         if self.margin is not None and score is None:
             raise UserError("negatives.margin needs a teacher that scores: set negatives.margin=null or choose one")
         judgements = judgements or {}
-        statistics = MiningStatistics(Path(self.source).name, self.per_query)
+        statistics = MiningStatistics(_short(self.source), self.per_query)
         statistics.judged_not_in_run = len(judgements.keys() - set(run.query_ids))
         absent = _absent(run, judgements, passages)
         lists = _Lists(self, judgements, passages, absent, mining_round, statistics)
@@ -259,3 +259,9 @@ def _absent(run: Run, judgements: Judgements, passages: PassageTexts) -> frozens
 def _listed(title: str, counts: Mapping[str, int]) -> list[str]:
     found = [f"{count:,} {what}" for what, count in counts.items() if count]
     return [f"{title}: {', '.join(found)}"] if found else []
+
+
+def _short(source: str) -> str:
+    """The name of a run or file; that of its run for a student's ``model`` folder."""
+    path = Path(source)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name

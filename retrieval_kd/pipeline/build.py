@@ -14,10 +14,12 @@ from retrieval_kd.contracts import UserError
 
 METADATA = frozenset(
     {
+        "extra",
         "gives",
         "holds",
         "makes",
         "needs",
+        "package",
         "penalises",
         "reads",
         "refit",

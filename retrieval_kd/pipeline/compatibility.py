@@ -6,6 +6,7 @@ what would fit.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
@@ -152,13 +153,35 @@ def penalties_are_of_terms(config: Config) -> str | None:
 
 def idf_counts_once(config: Config) -> str | None:
     """Dividing by IDF stands for queries without weights; with both, rare terms would count twice."""
-    weights = config["student"].get("query_weights")
-    if "idf" not in config["regularizer"].get("reads", ()) or weights in (None, "binary"):
+    weights, regularizer = config["student"].get("query_weights"), config["regularizer"]
+    reads = [*regularizer.get("reads", ()), *regularizer.get("penalty", {}).get("reads", ())]
+    if "idf" not in reads or weights in (None, "binary"):
         return None
     return (
         f"regularizer={_option(config, 'regularizer')} divides by IDF, which student.query_weights={weights} has in the"
         " score already; regularizer=flops or student.query_weights=binary would fit"
     )
+
+
+def token_weights_are_used(config: Config) -> str | None:
+    """A file of weights and the option that takes it belong together."""
+    student = config["student"]
+    kind, file = student.get("query_weights"), student.get("token_weights")
+    if kind == "file" and file is None and not config.get("model"):
+        return "student.query_weights=file needs student.token_weights=FILE; student.query_weights=idf counts itself"
+    if file is not None and kind != "file":
+        return f"student.query_weights={kind} does not read student.token_weights; student.query_weights=file would"
+    if student.get("refit") and kind != "idf":
+        return f"student.refit fits IDF, and student.query_weights={kind} has none; student.query_weights=idf would fit"
+    return None
+
+
+def engine_is_installed(config: Config) -> str | None:
+    """Before hours of training, not after."""
+    package, extra = config["engine"].get("package"), config["engine"].get("extra")
+    if package is None or importlib.util.find_spec(package) is not None:
+        return None
+    return f"engine={_option(config, 'engine')} needs a package: pip install 'retrieval-kd[{extra}]'"
 
 
 def attention_is_of_the_same_tokens(config: Config) -> str | None:
@@ -192,6 +215,8 @@ RULES: tuple[Rule, ...] = (
     pool_holds_the_draw,
     window_is_a_pair_of_ranks,
     run_files_teach_what_they_list,
+    token_weights_are_used,
+    engine_is_installed,
     sweeps_run_one_process,
 )
 

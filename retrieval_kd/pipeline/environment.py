@@ -19,17 +19,17 @@ def environment() -> dict[str, Any]:
     return {"commit": _commit(), "hardware": hardware(), "versions": _versions()}
 
 
+def machine() -> dict[str, Any]:
+    """What is known of the machine without asking for accelerators."""
+    return {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()}
+
+
 def hardware() -> dict[str, Any]:
-    """What times depend on."""
+    """The machine, and the accelerator that this process has used."""
     torch = sys.modules.get("torch")  # nothing was computed on an accelerator if it was never imported
     gpu = torch is not None and torch.cuda.is_available()
     accelerator = torch.cuda.get_device_name() if torch is not None and gpu else "cpu"
-    return {
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "accelerator": accelerator,
-    }
+    return {**machine(), "accelerator": accelerator}
 
 
 @cache
@@ -55,9 +55,14 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _commit() -> str | None:
-    """The checkout's commit, where there is one."""
+    """The checkout's commit, where there is one; with a + where files were changed since."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    commit = _git(root, "rev-parse", "HEAD")
+    return (commit + ("+" if _git(root, "status", "--porcelain", "-uno") else "")) or None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    found = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return found.stdout.strip()

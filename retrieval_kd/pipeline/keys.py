@@ -18,7 +18,7 @@ SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a 
 # Raised when a step would write something else for the same config and inputs.
 STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "train", "time", "evaluate")
 VERSIONS = dict.fromkeys(STEPS, 1)
-FILES = frozenset({"name", "path"})  # keys that may name a file or folder, whose content decides then
+FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model"})  # of a folder, what a model is read from
 
 
@@ -41,10 +41,16 @@ def path_key(place: Path, settings: str, cache: Path) -> str:
         return text_digest("file", file_digest(place, cache))
     if not place.is_dir():
         return text_digest("model", str(place), settings)
-    folder = place / "model" if (place / "model").is_dir() else place  # a run's folder: its manifest is not the model
+    folder = model_folder(place)  # a run's manifest is not the model
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in WEIGHTS)
     named = (f"{path.relative_to(folder)}:{file_digest(path, cache)}" for path in files)
     return text_digest("model", settings, *named)
+
+
+def model_folder(place: str | Path) -> Path:
+    """A student's folder, which a run's folder holds as ``model``."""
+    folder = Path(place)
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _without(value: Any, names: tuple[str, ...]) -> Any:

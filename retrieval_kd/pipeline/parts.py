@@ -49,7 +49,10 @@ class Parts:
     def student_reads(self) -> list[str]:
         """What an untrained student is given, apart from what its config gives itself."""
         node = self.values["student"]
-        return [offer for offer in node.get("reads", ()) if node.get(offer) is None]
+        fitted = node.get("query_weights", "idf") in ("idf", "learned")  # others do without a collection's weights
+        return [
+            offer for offer in node.get("reads", ()) if node.get(offer) is None and (fitted or offer != "token_weights")
+        ]
 
     def student(self, trained: Step | None) -> Student:
         """The trained student, the one that ``model`` names, or the untrained start."""
@@ -86,7 +89,7 @@ class Parts:
             ),
             filter=build(self.cfg.filter),
             pacing=build(self.cfg.pacing),
-            regularizer=build(self.cfg.regularizer, **self._of_idf()),
+            regularizer=self._regularizer(),
             optimizer=build(self.cfg.optimizer),
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
@@ -95,10 +98,19 @@ class Parts:
     @property
     def regularizer_reads_idf(self) -> bool:
         """Whether the penalty is of activations divided by IDF."""
-        return "idf" in self.values["regularizer"].get("reads", ())
+        return any("idf" in node.get("reads", ()) for node in self._penalties())
 
-    def _of_idf(self) -> dict[str, Any]:
-        return {"idf": self.start["token_weights"]()} if self.regularizer_reads_idf else {}
+    def _penalties(self) -> list[Mapping[str, Any]]:
+        """The regularizer, and the penalty whose weight it finds."""
+        node = self.values["regularizer"]
+        return [node, node["penalty"]] if "penalty" in node else [node]
+
+    def _regularizer(self) -> Any:
+        node, *inner = self._penalties()
+        given = {"idf": self.start["token_weights"]()} if self.regularizer_reads_idf else {}
+        if inner and "idf" in inner[0].get("reads", ()):
+            return build(_without(node, {"penalty"}), penalty=build(dict(inner[0]), **given))
+        return build(self.cfg.regularizer, **given)
 
     # ---- the teacher
 

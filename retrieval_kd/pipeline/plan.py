@@ -15,11 +15,12 @@ from retrieval_kd.data.files import file_digest, text_digest
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.compose import changed, plain
 from retrieval_kd.pipeline.entries import Entries, Entry, entries, refuse_unjudged
-from retrieval_kd.pipeline.environment import hardware
+from retrieval_kd.pipeline.environment import machine
 from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
-from retrieval_kd.pipeline.keys import VERSIONS, deciding, named_files, path_key
+from retrieval_kd.pipeline.keys import VERSIONS, deciding, model_folder, named_files, path_key
 from retrieval_kd.pipeline.parts import Parts
-from retrieval_kd.pipeline.steps.weighing import read_weights
+from retrieval_kd.pipeline.steps.timing import Timing, time_answers
+from retrieval_kd.pipeline.steps.weighing import read_weights, weigh
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 
 
@@ -93,7 +94,7 @@ class Plan:
             {"engine": self.values["engine"], "depth": depth.passages, "identical": depth.ignore_identical_ids},
             [entry.key, encoded, *self._refit(entry)],
             lambda folder: search_representations(
-                folder, entry.collection, encoded.make(), self._asked(entry), self.parts.engine, depth
+                folder, entry.collection, encoded.make(), self.asked(entry), self.parts.engine, depth
             ),
             f"student on {entry.label}",
         )
@@ -102,7 +103,7 @@ class Plan:
         """The weights of the searched collection's tokens, where its queries take them instead of the student's."""
         return [self.weighed(entry)] if self.values["student"].get("refit") else []
 
-    def _asked(self, entry: Entry) -> Any:
+    def asked(self, entry: Entry) -> Any:
         """The student that encodes a collection's queries."""
         student: Any = self.parts.student(self.trained)
         refit = self._refit(entry)
@@ -244,7 +245,7 @@ class Plan:
         """What an untrained student is made of, apart from its config."""
         entry, reads = self._start_entry, self.parts.student_reads
         weighed = [self.weighed(entry)] if "token_weights" in reads else []
-        return [*self._files("encoder"), *weighed, *([entry.passages_key] if "passages" in reads else [])]
+        return [*self._files("encoder", "student"), *weighed, *([entry.passages_key] if "passages" in reads else [])]
 
     @property
     def _start_entry(self) -> Entry:
@@ -254,17 +255,14 @@ class Plan:
     def weighed(self, entry: Entry) -> Step:
         """Weights of a collection's tokens, of which queries without a model are made."""
         tokenizer = {name: self.values["encoder"][name] for name in ("name", "path")}
-
-        def write(folder: Path) -> Mapping[str, Any]:
-            from retrieval_kd.pipeline.steps.weighing import weigh  # here: planning does without torch
-
-            return weigh(folder, entry.collection, tokenizer)
-
+        inputs: list[Step | str] = [*self._files("encoder")]
+        if self.values["model"]:  # which has a tokenizer of its own
+            tokenizer, inputs = {"name": str(model_folder(self.values["model"])), "path": None}, self.student_inputs
         return self._step(
             "weigh",
             {"tokenizer": tokenizer},
-            [entry.passages_key, *self._files("encoder")],
-            write,
+            [entry.passages_key, *inputs],
+            lambda folder: weigh(folder, entry.collection, tokenizer),
             f"tokens of {entry.name}",
         )
 
@@ -284,8 +282,9 @@ class Plan:
             config["weights"] = [entry.weight for entry in entries]
         settings = TrainerSettings(**self.values["trainer"])  # what is wrong with them is told before any work
         validation = self.entries.validation if settings.validate_every is not None else None
-        if settings.validate_every is not None and validation is None:
-            raise UserError("trainer.validate_every needs a validation split; data.validation names none")
+        if settings.validate_every is not None and (validation is None or not validation.judged):
+            which = "data.validation names none" if validation is None else f"{validation.label} has no judgements"
+            raise UserError(f"trainer.validate_every needs a judged validation split; {which}")
         refuse_unjudged(entries, self.values["objective"])
         lists = [*entries, *([validation] if validation else [])]
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
@@ -340,14 +339,12 @@ class Plan:
         settings, holds = self.values["evaluation"]["latency"], self.values["engine"]["holds"]
         if settings is None or holds == "scores":
             return None
-        from retrieval_kd.pipeline.steps.timing import Timing, time_answers
-
-        timing, texts = Timing.of(settings), holds == "texts"
+        timing, texts, gpu = Timing.of(settings), holds == "texts", self.values["trainer"]["accelerator"]
         holder = self.index(entry) if texts else self.encoded(entry)
-        student = None if texts else (lambda: self._asked(entry), self.parts.engine)
+        student = None if texts else (lambda: self.asked(entry), self.parts.engine)
         return self._step(
             "time",
-            {"engine": self.values["engine"], "latency": asdict(timing), "machine": hardware()},
+            {"engine": self.values["engine"], "latency": asdict(timing), "machine": machine(), "accelerator": gpu},
             [entry.key, holder, *([] if texts else self._refit(entry))],
             lambda folder: time_answers(folder, entry.collection, timing, holder.make(), student),
             f"answers on {entry.label}",
@@ -377,9 +374,9 @@ class Plan:
     def _declared(self, *names: str) -> dict[str, Any]:
         return {name: deciding(name, self.values[name]) for name in names}
 
-    def _files(self, group: str) -> list[str]:
-        """Digests of the files and folders that a group of the config names."""
-        return [path_key(path, "", self._digests) for path in named_files(self.values[group])]
+    def _files(self, *groups: str) -> list[str]:
+        """Digests of the files and folders that groups of the config name."""
+        return [path_key(path, "", self._digests) for group in groups for path in named_files(self.values[group])]
 
     @property
     def _digests(self) -> Path:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
@@ -30,7 +29,8 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 MANIFEST = "manifest.json"
-OF_SPARSE_SEARCH = (
+OF_SEARCH = (
+    "index_bytes",  # of an engine that builds an index of its own
     "flops",
     "passage_terms_mean",
     "passage_terms_median",
@@ -81,9 +81,10 @@ def export(cfg: DictConfig) -> Path:
     """Write the student that ``model`` names as a folder for other libraries."""
     plan = Plan(cfg)
     folder = _new_folder(plan)
-    writer = get_method(plan.values["student"]["writer"])
+    from retrieval_kd.interop.model_folder import write_again  # here: planning does without torch
+
     with atomic_folder(folder) as temporary:
-        writer(plan.parts.student(None), temporary)
+        write_again(plan.parts.student(None), temporary)
     return folder
 
 
@@ -105,7 +106,8 @@ def export_opensearch(
 
     plan = Plan(cfg)
     folder = _new_folder(plan)
-    student, entry = plan.parts.student(None), plan.entries.evaluate[0]
+    entry = plan.entries.evaluate[0]
+    student = plan.asked(entry)
     if not isinstance(student, SparseEncoder):
         raise UserError("format=opensearch is for sparse students, and this one is not; leave the format out")
     stored = StoredRepresentations.open(plan.encoded(entry).make() / "passages")
@@ -263,10 +265,9 @@ def costs(plan: Plan, results: Sequence[Step]) -> dict[str, Any]:
     if holder in records:
         cost["index_bytes"] = records[holder][-1]["bytes"]
     searched = plan.run(plan.entries.evaluate[0]).record()
-    cost |= {name: searched[name] for name in OF_SPARSE_SEARCH if name in searched}
-    timed = plan.timed(plan.entries.evaluate[0])
-    if timed is not None and timed.done:
-        cost |= timed.record()["latency"]
+    cost |= {name: searched[name] for name in OF_SEARCH if name in searched}
+    for timed in records.get("time", ())[:1]:  # of the first collection
+        cost |= timed["latency"] | {"timed_on": timed["environment"]["hardware"]}
     return cost
 
 

@@ -37,6 +37,8 @@ class TrainerSettings:
             "epochs",
             "max_steps",
             "validate_every",
+            "validation_queries",
+            "patience",
             "checkpoint_every",
             "log_every",
         ):

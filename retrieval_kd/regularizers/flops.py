@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval_kd.regularizers.penalty import Penalty
 
@@ -36,7 +36,10 @@ class Flops(Penalty):
 
     def of_passages(self, activations: Tensor) -> Tensor:
         """As they are, or divided by IDF."""
-        return activations if self.inverse is None else activations * self.inverse
+        if self.inverse is None:
+            return activations
+        beyond = activations.shape[-1] - len(self.inverse)  # rows that fill a head up, and are never active
+        return activations * (nn.functional.pad(self.inverse, (0, beyond)) if beyond else self.inverse)
 
     def of_queries(self, activations: Tensor) -> Tensor:
         """As passages."""

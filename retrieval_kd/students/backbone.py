@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import Side, UserError
+from retrieval_kd.data.tokenize import SideSettings
 from retrieval_kd.functional.dropout import quicken_dropout
 
 
@@ -24,6 +26,18 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without vocabulary
         raise UserError(f"encoder.name={name}: no tokenizer there (its vocabulary is empty)")
     return tokenizer
+
+
+def check_positions(encoder: PreTrainedModel, sides: Mapping[Side, SideSettings]) -> None:
+    """Refuse lengths that the encoder has no positions for, before anything is encoded."""
+    positions = getattr(encoder.config, "max_position_embeddings", None) or -1
+    for side, settings in sides.items():
+        if 0 < positions < settings.max_length:
+            kind = encoder.config.model_type
+            raise UserError(
+                f"student.{side.value}.max_length={settings.max_length}: {kind} has {positions} positions; at most"
+                f" student.{side.value}.max_length={positions} would fit"
+            )
 
 
 def load_encoder(name: str | Path, layers: int | None = None) -> PreTrainedModel:

@@ -15,7 +15,7 @@ from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.functional.precision import computed_in
 from retrieval_kd.functional.similarity import first_token, inner_products, mean_pool, unit_length
-from retrieval_kd.students.backbone import load_encoder, load_tokenizer, weights_digest
+from retrieval_kd.students.backbone import check_positions, load_encoder, load_tokenizer, weights_digest
 from retrieval_kd.students.student import Inference, Student
 
 POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "cls": first_token}
@@ -36,6 +36,7 @@ class BiEncoder(Student):
         super().__init__(tokenizer, inference)
         if pooling not in POOLING:
             raise UserError(f"student.pooling={pooling}: it is {' or '.join(POOLING)}")
+        check_positions(encoder, tokenizer.sides)
         self.encoder = encoder
         self.query_encoder = query_encoder
         self.pooling = pooling

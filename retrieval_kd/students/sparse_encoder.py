@@ -26,7 +26,7 @@ from retrieval_kd.functional.max_head import CHUNK, max_logits, max_products
 from retrieval_kd.functional.precision import computed_in
 from retrieval_kd.functional.similarity import inner_products
 from retrieval_kd.functional.sparsity import active_terms, dense_terms, log_activation, padded_terms
-from retrieval_kd.students.backbone import load_tokenizer, weights_digest
+from retrieval_kd.students.backbone import check_positions, load_tokenizer, weights_digest
 from retrieval_kd.students.bi_encoder import EncoderSource
 from retrieval_kd.students.mlm_head import MlmHead, load_with_head
 from retrieval_kd.students.student import Inference, Student
@@ -74,6 +74,8 @@ class SparseEncoder(Student):
         token_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__(tokenizer, inference)
+        encoded = (Side.PASSAGE, Side.QUERY) if sparsity.query_weights == "encoder" else (Side.PASSAGE,)
+        check_positions(encoder, {side: tokenizer.sides[side] for side in encoded})
         self.encoder = encoder
         self.head = head
         self.query_weights = sparsity.query_weights

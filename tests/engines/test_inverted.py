@@ -278,6 +278,13 @@ def test_refuses_wrong_options_and_shapes(passages):
     heavy = few | {"weights": few["weights"] * 1e6}
     with pytest.raises(UserError, match="a weight is above 65504, the largest of f16"):
         InvertedIndex(heavy, quantise="f16")
+    index, queries = InvertedIndex(few, quantise="f16"), queries_of(4)
+    index.remove(np.array([1]))
+    before = index.search(queries, 3)
+    with pytest.raises(UserError, match="a weight is above 65504"):
+        index.add(heavy)
+    assert len(index) == 5
+    np.testing.assert_array_equal(index.search(queries, 3).rows, before.rows)
     with pytest.raises(ValueError, match="at least 1"):
         InvertedIndex(few).search(queries_of(1), 0)
     with pytest.raises(ValueError, match="do not fit"):

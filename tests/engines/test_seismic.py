@@ -1,4 +1,3 @@
-import logging
 import sys
 
 import numpy as np
@@ -6,8 +5,9 @@ import pytest
 from sparse_case import V, padded, passages_of, product, queries_of
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.engines.exact import recall_of_exact
 from retrieval_kd.engines.inverted import InvertedIndex
-from retrieval_kd.engines.seismic import Recall, SeismicIndex
+from retrieval_kd.engines.seismic import SeismicIndex
 
 pytest.importorskip("seismic", reason="pip install 'retrieval-kd[seismic]'")
 
@@ -24,20 +24,17 @@ def passages():
 
 @pytest.fixture(scope="module")
 def index(passages):
-    return SeismicIndex(passages, **EVERYTHING, checked=25)
+    return SeismicIndex(passages, **EVERYTHING)
 
 
-def test_finds_nearly_all_when_it_looks_everywhere(index, passages, caplog):
+def test_finds_nearly_all_when_it_looks_everywhere(index, passages):
     queries = queries_of(60)
     exact = InvertedIndex(passages).search(queries, 10)
-    with caplog.at_level(logging.INFO):
-        hits = index.search(queries, 10)
+    hits = index.search(queries, 10)
     found = [len(np.intersect1d(a[a >= 0], b)) for a, b in zip(exact.rows, hits.rows, strict=True)]
     assert sum(found) / (exact.rows >= 0).sum() > 0.98
-    spread = np.unique(np.linspace(0, 59, 25).astype(int))
-    there = int((exact.rows[spread] >= 0).sum())
-    assert index.recall[10] == Recall(25, there, sum(found[row] for row in spread))
-    assert f"recall@10 {index.recall[10].share:.4f} of exact search, over 25 queries" in caplog.text
+    assert recall_of_exact(index, passages, queries) == pytest.approx(sum(found) / (exact.rows >= 0).sum())
+    assert not index.exact
 
 
 def test_scores_are_those_of_exact_search(index, passages):
@@ -61,23 +58,11 @@ def test_one_query_as_among_others(index):
         np.testing.assert_array_equal(one.scores[0], together.scores[row])
 
 
-def test_checks_so_many_queries_and_no_more(passages):
-    engine = SeismicIndex(passages, **EVERYTHING, checked=7)
-    queries = queries_of(5)
-    engine.search(queries, 3)
-    assert engine.recall[3].queries == 5
-    for _ in range(2):
-        engine.search(queries, 3)
-        assert engine.recall[3].queries == 7
-    engine.search(queries, 4)
-    assert engine.recall[4].queries == 5
-    assert Recall(0, 0, 0).share == 1
-
-
 def test_looking_at_less_finds_less(passages):
-    engine = SeismicIndex(passages, look={"query_cut": 1, "heap_factor": 0.5}, checked=50)
-    engine.search(queries_of(50), 10)
-    assert engine.recall[10].share < 0.9
+    queries = queries_of(50)
+    little = SeismicIndex(passages, look={"query_cut": 1, "heap_factor": 0.5})
+    assert recall_of_exact(little, passages, queries) < 0.9
+    assert recall_of_exact(InvertedIndex(passages), passages, queries) == 1
 
 
 def test_terms_that_no_passage_has(index):
@@ -88,7 +73,7 @@ def test_terms_that_no_passage_has(index):
 
 
 def test_prints_nothing(passages, capfd):
-    SeismicIndex(passages, checked=0).search(queries_of(3), 2)
+    SeismicIndex(passages).search(queries_of(3), 2)
     assert capfd.readouterr() == ("", "")
 
 

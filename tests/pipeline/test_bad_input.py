@@ -125,6 +125,8 @@ def test_folders_that_are_no_collection(refused, folder, tmp_path):
         (["data.titles=1"], "data.titles=1: the value must be true or false"),
         (["trainer.select=first"], "trainer.select=first: it is last or best"),
         (["trainer.select=best"], "give trainer.validate_every=STEPS"),
+        (["trainer.patience=0", "trainer.validate_every=1"], "trainer.patience=0: it must be at least 1"),
+        (["student.passage.max_length=5000"], "student.passage.max_length=5000: bert has 256 positions"),
         (["negatives.window=[5,2]"], "negatives.window: [first, last] rank"),
         (["negatives.per_query=9"], "negatives.per_query=9 cannot be drawn from negatives.pool=6"),
         (["objective=[contrastive]", "data.judgements=none"], "objective.contrastive needs judgements"),
@@ -139,10 +141,18 @@ def test_configurations_that_cannot_work(refused, arguments, message, written):
     assert not {"score", "train"} & set(written)
 
 
+def test_validation_on_a_split_without_judgements(refused, written):
+    soft = ["objective=[listwise_kl]", "data.judgements=none", "trainer.validate_every=2"]
+    assert "trainer.validate_every needs a judged validation split; things/dev has no judgements" in refused(
+        "train", *soft
+    )
+    assert "train" not in written
+
+
 def test_validation_without_its_split(refused, folder, written):
     (folder / "qrels" / "dev.tsv").unlink()
     line = refused("train", "objective=[contrastive]", f"data.path={folder}", "trainer.validate_every=2")
-    assert line == "trainer.validate_every needs a validation split; data.validation names none"
+    assert line == "trainer.validate_every needs a judged validation split; data.validation names none"
     assert written == []
 
 

@@ -63,6 +63,36 @@ CASES = [
         ["student.query_weights=idf", "student.query_weights=binary would fit"],
         {"regularizer/reads": ["idf"], "student/query_weights": "binary"},
     ),
+    (
+        "idf_counts_once",
+        {"regularizer/penalty": {"reads": ["idf"]}, "student/query_weights": "idf"},
+        ["student.query_weights=idf"],
+        {"regularizer/penalty": {"reads": ["idf"]}, "student/query_weights": "binary"},
+    ),
+    (
+        "token_weights_are_used",
+        {"student/query_weights": "file"},
+        ["student.query_weights=file needs student.token_weights=FILE"],
+        {"student/query_weights": "file", "student/token_weights": "table.json"},
+    ),
+    (
+        "token_weights_are_used",
+        {"student/query_weights": "binary", "student/token_weights": "table.json"},
+        ["student.query_weights=binary does not read student.token_weights"],
+        {"student/query_weights": "binary"},
+    ),
+    (
+        "token_weights_are_used",
+        {"student/query_weights": "learned", "student/refit": True},
+        ["student.refit fits IDF", "student.query_weights=learned has none"],
+        {"student/query_weights": "idf", "student/refit": True},
+    ),
+    (
+        "engine_is_installed",
+        {"engine/package": "no_such_package", "engine/extra": "more"},
+        ["pip install 'retrieval-kd[more]'"],
+        {"engine/package": "numpy", "engine/extra": "more"},
+    ),
     ("objective_is_not_empty", {"objective": {}}, ["objective=[]", "contrastive"], {"objective": SOFT}),
     (
         "teacher_gives_what_is_needed",

@@ -14,6 +14,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.run import step, train
+from retrieval_kd.pipeline.steps.stage import join_logs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -436,3 +437,12 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(small, tmp_path, monkeyp
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, resumed)]
     assert weights[0] == weights[1]
     assert [path.suffix for path in (tmp_path / "killed" / "train").iterdir()] == [""]
+
+
+def test_steps_that_a_resumed_training_took_again_are_logged_once(tmp_path):
+    parts = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    parts[0].write_text("step,loss\n1,5\n2,4\n3,3\n")
+    parts[1].write_text("step,loss,more\n2,4.5,1\n3,3.5,1\n4,2.5,1\n")
+    join_logs(parts, tmp_path / "log.csv")
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines == ["step,loss,more", "1,5,", "2,4.5,1", "3,3.5,1", "4,2.5,1"]

@@ -141,8 +141,28 @@ def test_another_collection_is_searched_with_its_own_weights(small, tmp_path):
     assert asked["weights"][0].numpy() == pytest.approx(table[asked["terms"][0].numpy()])
     before = plans[0].parts.student(None).query_terms(["red leaves"])
     assert before["weights"][0].numpy() != pytest.approx(asked["weights"][0].numpy(), rel=1e-3)
+    model = plans[0].parts.student(None)
+    model.query_weights = "binary"
     with pytest.raises(UserError, match=r"student\.refit=true is for student\.query_weights=idf"):
-        step(compose([*start, "student.refit=true", "student.query_weights=binary"]), "search")
+        model.refitted(table)
+
+
+def test_a_changed_file_of_weights_is_another_student(small, tmp_path):
+    given = tmp_path / "table.json"
+    of_file = ("student.query_weights=file", f"student.token_weights={given}", "recipe=no_training")
+    keys = []
+    for weight in (1.0, 2.0):
+        given.write_text(json.dumps({"red": weight}))
+        plan = Plan(compose([*small, *SPARSE, *of_file]))
+        keys.append(plan.encoded(plan.entries.evaluate[0]).key)
+    assert keys[0] != keys[1]
+
+
+def test_a_penalty_under_a_target_is_given_idf(small):
+    under = ("regularizer=target", "regularizer@regularizer.penalty=flops_over_idf", "student.query_weights=binary")
+    plan = Plan(compose([*small, *SPARSE, *under]))
+    plan.weighed(plan.entries.train[0]).make()
+    assert plan.parts.training().regularizer.penalty.inverse.max() > 0
 
 
 @pytest.mark.parametrize(
@@ -232,6 +252,13 @@ def test_a_cluster_is_fed_with_the_same_weights(trained, small, tmp_path, capsys
     assert kept == np.diff(stored.arrays["offsets"]).tolist()
     question = next(iter(plan.entries.evaluate[0].collection.queries.values()))
     assert question in (folder / "rank_features" / "query_by_text.json").read_text()
+
+
+def test_a_sparse_run_is_exported_without_saying_so(trained, tmp_path, capsys):
+    """What a folder holds decides how it is written."""
+    assert main(["export", f"model={trained}", f"output_dir={tmp_path / 'out'}"]) == 0
+    written = (tmp_path / "out" / "retrieval_kd.json").read_text()
+    assert json.loads(written) == json.loads((trained / "model" / "retrieval_kd.json").read_text())
 
 
 def test_exports_that_do_not_fit_are_refused(trained, small, tmp_path, capsys):

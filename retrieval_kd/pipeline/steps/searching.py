@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from retrieval_kd.data.runs import Run
 if TYPE_CHECKING:
     from retrieval_kd.contracts import Engine, TextEncoder
     from retrieval_kd.data.collections import Collection
+
+log = logging.getLogger(__name__)
 
 CHUNK = 65_536  # passages that are encoded before they are written
 RUN = "run.trec"
@@ -95,9 +98,18 @@ def search_representations(
         "queries": len(collection.queries),
         "query_encode_seconds": round(encoded_in, 3),
         "search_seconds": round(seconds - encoded_in, 3),
-        **getattr(built, "report", {}),  # of an approximate engine: what it loses
+        **({"index_bytes": built.size_in_bytes} if hasattr(built, "size_in_bytes") else {}),
         **(_sparsity(stored.arrays, asked) if "terms" in asked else {}),
+        **({} if getattr(built, "exact", True) else {"recall_of_exact": _recall(built, stored.arrays, asked)}),
     }
+
+
+def _recall(engine: Engine, passages: Mapping[str, np.ndarray], queries: Mapping[str, np.ndarray]) -> float:
+    from retrieval_kd.engines.exact import recall_of_exact
+
+    share = recall_of_exact(engine, passages, queries)
+    log.info("search: %.4f of the ten best passages of exact search are found", share)
+    return round(share, 4)
 
 
 def _sparsity(passages: Mapping[str, np.ndarray], queries: Mapping[str, np.ndarray]) -> dict[str, Any]:

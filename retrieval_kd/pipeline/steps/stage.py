@@ -19,6 +19,7 @@ from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
+from retrieval_kd.data.tokenize import SideSettings
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
@@ -45,6 +46,8 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     """Fill ``folder`` with the trained student and its training log."""
     prepare(plan.store / "numba")
     student = plan.parts.student(plan.before)
+    if plan.before is not None:  # read from its folder, with the lengths of the stage before
+        student.tokenizer.sides = {side: SideSettings(**plan.values["student"][side.value]) for side in Side}
     found = _report(folder, plan, student) if plan.parts.needs_scores else {}
     sets = [_training_set(plan, entry) for entry in plan.train_entries]
     data = TrainingData(sets, [entry.weight for entry in plan.train_entries], plan.values["seed"])
@@ -177,8 +180,16 @@ def vars_of(report: Any) -> dict[str, Any]:
 
 
 def join_logs(parts: Sequence[Path], target: Path) -> None:
-    """One log from those of a training that was resumed; nothing where nothing was logged."""
-    rows = [row for part in parts for row in csv.DictReader(part.open(encoding="utf-8", newline=""))]
+    """One log from those of a training that was resumed; nothing where nothing was logged.
+
+    A killed training logged steps after its last checkpoint, which the resumed one took again.
+    """
+    rows: list[dict[str, str]] = []
+    for part in parts:
+        with part.open(encoding="utf-8", newline="") as stream:
+            later = list(csv.DictReader(stream))
+        if later:
+            rows = [row for row in rows if int(row["step"]) < int(later[0]["step"])] + later
     if not rows:
         return
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -38,7 +38,8 @@ class Timing:
     depth: int = 10  # passages that are asked for
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clients", tuple(self.clients))
+        clients = (self.clients,) if isinstance(self.clients, int) else tuple(self.clients)
+        object.__setattr__(self, "clients", clients)
         if not self.clients or min(*self.clients, self.passes, self.queries, self.depth) < 1:
             raise UserError("evaluation.latency: clients (a list), passes, queries and depth are at least 1")
 

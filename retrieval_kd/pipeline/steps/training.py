@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import shutil
 import sys
@@ -66,13 +67,16 @@ def fit(
         raise UserError("trainer.validate_every needs a validation split; data.validation names none")
     pl.seed_everything(data.seed, verbose=False)
     student.prepare(training)
-    speed = Speed()
+    totals = work / "totals.json"
+    totals.unlink(missing_ok=True)
+    speed = Speed(totals)
     last = _last_checkpoint(work, settings)
+    record = work / "validation.json"
     best = work / "best.ckpt" if settings.select == "best" else None
     callbacks: list[pl.Callback] = [speed, CollapseGuard(), last]
     validation = None
     if settings.validate_every is not None and task is not None:
-        validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best)
+        validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best, record=record)
         callbacks.append(validation)
     trainer = _trainer(settings, callbacks, make_logger(work), work)
     loader = data.loader(student, settings)
@@ -83,11 +87,11 @@ def fit(
         trainer.fit(student, loader, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    seconds = speed.seconds - (validation.seconds if validation is not None else 0.0)
-    found: dict[str, Any] = {"steps": trainer.global_step, "train_seconds": round(seconds, 3)}
-    found |= {"queries": speed.queries, "passages": speed.passages}
+    found: dict[str, Any] = json.loads(totals.read_text())
+    validated = json.loads(record.read_text()) if validation is not None else {"seconds": 0.0}
+    found["train_seconds"] = round(found.pop("seconds") - validated["seconds"], 3)
     if validation is not None:
-        found["validation"] = validation.best
+        found["validation"] = validated["best"]
     if best is not None and best.exists():
         _load(student, best)
     return found
