@@ -34,11 +34,20 @@ def selection(group, name):
     return f"{PLACES.get(group, group)}={value}"
 
 
+def missing(node, path=""):
+    """Keys that must be given."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from missing(value, f"{path}{key}.")
+        elif value == "???":
+            yield f"{path}{key}"
+
+
 def composed(group, name):
     """A configuration with this option; one holds an option of every other group too, for composing takes time."""
     if group in ALONE:
         place = PLACES.get(group, group).rpartition("@")[2]
-        required = [f"{place}.path=file"] if conf_tree.load(f"{group}/{name}").get("path") == "???" else []
+        required = [f"{place}.{key}=file" for key in missing(conf_tree.load(f"{group}/{name}"))]
         return _composed((*ALONE[group], selection(group, name), *required))
     number = conf_tree.options()[group].index(name)
     selections = []

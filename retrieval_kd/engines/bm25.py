@@ -25,6 +25,7 @@ import numpy as np
 from scipy import sparse
 
 from retrieval_kd.contracts import Hits, PassageTexts, UserError
+from retrieval_kd.data.distinct import distinct
 from retrieval_kd.data.files import atomic_folder, text_digest
 from retrieval_kd.data.progress import track
 
@@ -182,8 +183,8 @@ class BM25:
         """
         if len(queries) != len(passages):
             raise ValueError(f"{len(queries)} queries for {len(passages)} passages")
-        query_texts, query_rows = _distinct(queries)
-        passage_texts, passage_rows = _distinct(passages)
+        query_texts, query_rows = distinct(queries)
+        passage_texts, passage_rows = distinct(passages)
         (counts, _), weights = self._counts(query_texts), self._text_weights(passage_texts)
         result, ones = np.zeros(len(queries), np.float32), np.ones(len(self._vocabulary), np.float32)
         for start in range(0, len(queries), 1 << 16):
@@ -253,10 +254,3 @@ def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.
         rows, scores = rows[kept], scores[kept]
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
-
-
-def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Texts without repetition, and where each of the given ones is among them."""
-    places: dict[str, int] = {}
-    rows = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
-    return list(places), rows

@@ -126,7 +126,6 @@ def test_folders_that_are_no_collection(refused, folder, tmp_path):
         (["trainer.select=first"], "trainer.select=first: it is last or best"),
         (["trainer.select=best"], "give trainer.validate_every=STEPS"),
         (["trainer.patience=0", "trainer.validate_every=1"], "trainer.patience=0: it must be at least 1"),
-        (["student.passage.max_length=5000"], "student.passage.max_length=5000: bert has 256 positions"),
         (["negatives.window=[5,2]"], "negatives.window: [first, last] rank"),
         (["negatives.per_query=9"], "negatives.per_query=9 cannot be drawn from negatives.pool=6"),
         (["objective=[contrastive]", "data.judgements=none"], "objective.contrastive needs judgements"),
@@ -139,6 +138,11 @@ def test_folders_that_are_no_collection(refused, folder, tmp_path):
 def test_configurations_that_cannot_work(refused, arguments, message, written):
     assert message in refused("train", "objective=[contrastive]", *arguments)
     assert not {"score", "train"} & set(written)
+
+
+def test_lengths_that_the_encoder_has_no_positions_for(refused):
+    line = refused("train", "objective=[contrastive]", "student.passage.max_length=5000")
+    assert line.startswith("student.passage.max_length=5000: bert has 256 positions")
 
 
 def test_validation_on_a_split_without_judgements(refused, written):

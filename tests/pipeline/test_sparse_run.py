@@ -86,11 +86,13 @@ def test_a_student_is_read_back_from_its_folder(trained, small):
         ("student.query_weights=learned", "regularizer.query_weight=0"),
         ("student.query_weights=encoder", "regularizer.query_weight=0.1"),
         ("teacher.in_batch=true",),
+        ("+scorer@teacher.members.own=student", "teacher.members.own.encoder.name={trained}"),
         ("recipe=two_stage", "trainer.max_steps=1"),
         ("trainer.gradient_cache=true", "trainer.accumulate=2", "trainer.validate_every=1", "trainer.select=best"),
     ],
 )
-def test_every_choice_trains(small, ensemble, tmp_path, overrides):
+def test_every_choice_trains(small, ensemble, trained, tmp_path, overrides):
+    overrides = [one.format(trained=trained) for one in overrides]
     folder = go(*small, *ensemble, *SPARSE, *overrides, f"output_dir={tmp_path / 'run'}")
     logged = (folder / "log.csv").read_text().splitlines()[0].split(",")
     assert ("train/target_aim" in logged) == ("regularizer=target" in overrides)
