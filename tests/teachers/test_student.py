@@ -18,7 +18,9 @@ PASSAGES = [make_texts(3, 2)[row] for row in (0, 1, 2, 0, 0)]
 @pytest.fixture(scope="module")
 def student(tiny):
     side, weights = SideSettings("", 32), "binary"
-    return build_sparse_encoder(EncoderSource(str(tiny), None), weights, 1, 0.0, side, side, Inference("fp32", 256))
+    made = build_sparse_encoder(EncoderSource(str(tiny), None), weights, 1, 0.0, side, side, Inference("fp32", 256))
+    made.calibrate(PASSAGES, 30)
+    return made
 
 
 def test_pairs_are_scored_as_the_student_compares_them(student):
