@@ -6,6 +6,7 @@ from training_case import make_texts
 
 from retrieval_kd.contracts import ScoreKind, Side
 from retrieval_kd.data.tokenize import SideSettings
+from retrieval_kd.data.weights import build_tiny
 from retrieval_kd.students.bi_encoder import EncoderSource
 from retrieval_kd.students.sparse_encoder import build_sparse_encoder
 from retrieval_kd.students.student import Inference
@@ -16,10 +17,11 @@ PASSAGES = [make_texts(3, 2)[row] for row in (0, 1, 2, 0, 0)]
 
 
 @pytest.fixture(scope="module")
-def student(tiny):
+def student(tmp_path_factory):
+    start = build_tiny(tmp_path_factory.mktemp("start") / "encoder")
     side, weights = SideSettings("", 32), "binary"
-    made = build_sparse_encoder(EncoderSource(str(tiny), None), weights, 1, 0.0, side, side, Inference("fp32", 256))
-    made.calibrate(PASSAGES, 30)
+    made = build_sparse_encoder(EncoderSource(str(start), None), weights, 1, 0.0, side, side, Inference("fp32", 256))
+    made.calibrate(PASSAGES, len(made.vocabulary) // 2)
     return made
 
 
