@@ -56,10 +56,6 @@ def write(student: SparseEncoder, folder: Path) -> None:
     query, passage = (student.tokenizer.sides[side] for side in (Side.QUERY, Side.PASSAGE))
     tokenizer, table = student.tokenizer.tokenizer, student.query_table
     longest = passage.max_length if table is not None else max(query.max_length, passage.max_length)
-    positions = getattr(student.encoder.config, "max_position_embeddings", -1)
-    if 0 < positions < longest:
-        kind = student.encoder.config.model_type
-        raise UserError(f"max_length={longest} is more than the {positions} positions of {kind}")
     chain = _write_modules(student, folder)
     write_tokenizer(folder, tokenizer, longest)
     if table is not None:
