@@ -19,6 +19,7 @@ def test_what_no_engine_searches_is_refused():
         exact({"tokens": np.zeros(1)}, vectors=dict)
 
 
+@pytest.mark.slow  # compiles
 def test_recall_counts_what_is_found_of_the_exact_hits():
     passages = passages_of(200)
     queries = queries_of(30)

@@ -8,6 +8,8 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.engines import inverted, inverted_kernels
 from retrieval_kd.engines.inverted import InvertedIndex
 
+pytestmark = pytest.mark.slow  # the kernels of the engine compile for half a minute, once for each machine
+
 
 def assert_best(hits, scores, k):
     """Bit by bit the k best that score more than 0, equal scores in the order of rows."""

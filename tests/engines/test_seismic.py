@@ -9,6 +9,8 @@ from retrieval_kd.engines.exact import recall_of_exact
 from retrieval_kd.engines.inverted import InvertedIndex
 from retrieval_kd.engines.seismic import SeismicIndex
 
+pytestmark = pytest.mark.slow  # the kernels of the engine compile for half a minute, once for each machine
+
 pytest.importorskip("seismic", reason="pip install 'retrieval-kd[seismic]'")
 
 EVERYTHING = {

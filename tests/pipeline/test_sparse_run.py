@@ -14,6 +14,8 @@ from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.run import step, train
 
+pytestmark = pytest.mark.slow  # the kernels of the engine compile for half a minute, once for each machine
+
 SPARSE = ("experiment=inference_free_sparse", "student.start_terms=12", "trainer.log_every=1")
 
 
@@ -75,7 +77,6 @@ def test_a_student_is_read_back_from_its_folder(trained, small):
         assert found == pytest.approx(runs[1][query_id], rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -191,7 +192,6 @@ def test_single_steps(small, tmp_path):
 LATENCY = "evaluation.latency={clients:[1,2],passes:1,queries:3,depth:2}"
 
 
-@pytest.mark.slow
 def test_latencies_stand_beside_quality(trained, small, ensemble, tmp_path, caplog):
     folder = go(*small, *ensemble, *SPARSE, LATENCY, f"output_dir={tmp_path / 'timed'}")
     cost = json.loads((folder / "metrics.json").read_text())["cost"]
@@ -221,7 +221,6 @@ def test_settings_of_latency_are_checked_before_work(small, settings, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.slow
 def test_runs_become_a_front(trained, small, ensemble, tmp_path, capsys):
     lighter = (*small, *ensemble, *SPARSE, "student.prune=0.9")
     other = go(*lighter, f"output_dir={tmp_path / 'pruned'}")
