@@ -72,9 +72,15 @@ class Parts:
         from retrieval_kd.interop.model_folder import read_model
 
         try:
-            return read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
+            student = read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
         except UserError as error:
             raise UserError(str(error).replace("encoder.name:", f"model={name}:", 1)) from error
+        said = {one.partition("=")[0] for one in self.values["overrides"]}
+        if name == self.values["model"] and "student.prune" in said and hasattr(student, "prune"):
+            student.prune = float(
+                self.values["student"]["prune"]
+            )  # the one setting that a trained student may be given
+        return student
 
     def training(self) -> Training:
         """Objective, filter, pacing, regularizer and optimizer."""

@@ -108,6 +108,16 @@ def test_untrained_students_start_from_the_collection(small):
     assert "weigh" in {one.name for one in plan.results()[0].walk()}
 
 
+def test_a_trained_student_is_pruned_where_it_is_said(trained, small):
+    """By the command line, and not by the option's default."""
+    lengths = []
+    for said in ((), ("student.prune=0.9",)):
+        plan = Plan(compose([*small, "student=sparse", f"model={trained}", *said]))
+        encoded = plan.encoded(plan.entries.evaluate[0]).make()
+        lengths.append(np.diff(StoredRepresentations.open(encoded / "passages").arrays["offsets"]).sum())
+    assert 0 < lengths[1] < lengths[0]
+
+
 def test_weights_of_a_file_are_taken(small, tmp_path):
     plan = Plan(compose([*small, *SPARSE, "recipe=no_training"]))
     table = plan.weighed(plan.entries.train[0]).make() / "idf.json"
