@@ -77,9 +77,7 @@ class Parts:
             raise UserError(str(error).replace("encoder.name:", f"model={name}:", 1)) from error
         said = {one.partition("=")[0] for one in self.values["overrides"]}
         if name == self.values["model"] and "student.prune" in said and hasattr(student, "prune"):
-            student.prune = float(
-                self.values["student"]["prune"]
-            )  # the one setting that a trained student may be given
+            vars(student)["prune"] = float(self.values["student"]["prune"])  # all else is as it was trained
         return student
 
     def training(self) -> Training:
