@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from retrieval_kd.contracts import UserError
 from retrieval_kd.evaluation.per_query import read_per_query
 from retrieval_kd.evaluation.significance import PerQuery, bootstrap_interval
+from retrieval_kd.evaluation.tables import aligned
 
 
 class Cost(NamedTuple):
@@ -110,12 +111,7 @@ def _stands(point: Point, standing: Standing | None) -> str:
 def as_markdown(points: Sequence[Point], costs: Sequence[str], measure: str, notes: Sequence[str] = ()) -> str:
     """The table for people, aligned so that it reads well as plain text too."""
     header, cells = lines(points, costs, measure)
-    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-    rule = ["-" * width for width in widths]
-    text = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in [header, rule, *cells]
-    ]
+    text = aligned(header, cells)
     return "\n".join([*text, "", *notes, ""])
 
 

@@ -158,15 +158,20 @@ def _worst(found: Sequence[Status]) -> str:
     return ""
 
 
-def as_markdown(spec: TableSpec, scale: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The table for people, aligned so that it reads well as plain text too."""
-    header, cells = lines(spec, scale, rows)
+def aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a markdown table that reads well as plain text too."""
     widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
     rule = ["-" * width for width in widths]
-    text = [
+    return [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
         for line in [header, rule, *cells]
     ]
+
+
+def as_markdown(spec: TableSpec, scale: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table for people, aligned so that it reads well as plain text too."""
+    header, cells = lines(spec, scale, rows)
+    text = aligned(header, cells)
     return "\n".join([f"# {spec.title}" if spec.title else "", "", *text, "", *notes, ""]).lstrip()
 
 

@@ -102,3 +102,18 @@ def written(monkeypatch):
 
     monkeypatch.setattr(artifacts, "atomic_folder", counted)
     return names
+
+
+@pytest.fixture(scope="session")
+def trained(small, ensemble, tmp_path_factory):
+    """The run's folder of the default objective and teacher."""
+    from run_case import go
+
+    folder = tmp_path_factory.mktemp("runs") / "default"
+    assert go(*small, *ensemble, "trainer.log_every=1", f"output_dir={folder}") == folder
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
