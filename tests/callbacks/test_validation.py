@@ -95,7 +95,14 @@ def test_a_gain_renews_patience(training_set, tiny):
 
 @pytest.mark.parametrize(
     ("every", "values", "best"),
-    [(3, [0.1, 0.5, 0.2], 1), (3, [0.5, 0.2, 0.1], 0), (3, [0.1, 0.2, 0.3], 2), (4, [0.3, 0.1, 0.9], 2)],
+    [
+        (3, [0.1, 0.5, 0.2], 1),
+        (4, [0.3, 0.1, 0.9], 2),
+        *(
+            pytest.param(3, values, best, marks=pytest.mark.slow)
+            for values, best in [([0.5, 0.2, 0.1], 0), ([0.1, 0.2, 0.3], 2)]
+        ),
+    ],
 )
 def test_the_best_checkpoint_is_that_of_the_best_validation(training_set, tiny, tmp_path, every, values, best):
     """Also when the best is the last, which comes where no regular validation would."""

@@ -35,7 +35,10 @@ def same_scores(library, folder, student):
     return queries, passages
 
 
-@pytest.mark.parametrize(("query_weights", "logs"), [("file", 1), ("learned", 2), ("encoder", 1), ("encoder", 2)])
+@pytest.mark.parametrize(
+    ("query_weights", "logs"),
+    [("file", 1), ("learned", 2), ("encoder", 2), pytest.param("encoder", 1, marks=pytest.mark.slow)],
+)
 def test_sparse_encoder_scores_the_same(checkpoint, tmp_path, library, query_weights, logs):
     student = make_sparse(checkpoint, query_weights, logs)
     write(student, tmp_path)

@@ -224,7 +224,9 @@ def test_score_files(refused, tmp_path, text, message):
 # ---- disks and folders
 
 
-@pytest.mark.parametrize("step", ["index", "mine", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "step", ["mine", "train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "evaluate"))]
+)
 def test_no_space_left(refused, command, small, monkeypatch, tmp_path, step):
     """Wherever it happens; with space again the same command ends well."""
     replace = os.replace

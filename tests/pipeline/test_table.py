@@ -143,6 +143,7 @@ def test_expectations(table, command, tmp_path):
     assert command("table", "three")[0] == 1
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged(table, command, tmp_path):
     table(seeds={"quick": [1, 2]})
     assert command("table", "three", "only=untrained,hard labels")[0] == 0

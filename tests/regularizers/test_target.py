@@ -55,7 +55,7 @@ def make(terms=30.0, flops=None, ramp=0.5, penalty=None):
 
 
 @pytest.mark.parametrize("bias", [0.5, -2.0], ids=["from above", "from below"])
-@pytest.mark.parametrize(("steps", "tolerance"), [(64, 0.3), (300, 0.05)])
+@pytest.mark.parametrize(("steps", "tolerance"), [(64, 0.3), pytest.param(300, 0.05, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", [0.1, 10.0])
 def test_comes_to_the_target_whatever_the_size_of_the_loss(bias, steps, tolerance, size):
     toy = Toy(make(), steps, bias, size)
