@@ -11,12 +11,11 @@ from transformers import PreTrainedModel
 
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
+from retrieval_kd.interop.own_folder import SETTINGS
 from retrieval_kd.interop.sentence_transformers import ROUTES, write_dense
 from retrieval_kd.students.backbone import load_encoder, load_tokenizer
 from retrieval_kd.students.bi_encoder import BiEncoder, build_bi_encoder
 from retrieval_kd.students.student import Inference
-
-SETTINGS = "retrieval_kd.json"
 
 
 def write(student: BiEncoder, folder: Path) -> None:

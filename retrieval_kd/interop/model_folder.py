@@ -11,7 +11,7 @@ from typing import Any
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.interop import dense, sparse
-from retrieval_kd.interop.dense import SETTINGS
+from retrieval_kd.interop.own_folder import SETTINGS, own_folder
 from retrieval_kd.interop.sparse_layouts import is_sparse
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.sparse_encoder import SparseEncoder
@@ -26,11 +26,9 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
 
     ``student`` is the config's student node: its inference settings count always, the rest where the folder is silent.
     """
-    folder = Path(name)
-    if (folder / "model").is_dir():
-        folder = folder / "model"
-    if not (folder / SETTINGS).exists():
-        found = folder if (folder / "modules.json").is_file() else _resolved(name)
+    folder = own_folder(name)
+    if folder is None:
+        found = Path(name) if (Path(name) / "modules.json").is_file() else _resolved(name)
         if is_sparse(found):
             return sparse.read_foreign(found, student)
         if "query_weights" in student:

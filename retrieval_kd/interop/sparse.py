@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.token_weights import special_ids, write_token_weights
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
-from retrieval_kd.interop.dense import SETTINGS
+from retrieval_kd.interop.own_folder import SETTINGS
 from retrieval_kd.interop.sentence_transformers import ROUTER
 from retrieval_kd.interop.sparse_encoder_files import (
     QUERY_TABLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from retrieval_kd.contracts import Engine, ScoreTeacher
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
+
+log = logging.getLogger(__name__)
+
+OPEN = ("student.inference", "student.prune", "student.refit")  # what is no part of a trained student
 
 
 class Parts:
@@ -75,10 +81,19 @@ class Parts:
             student = read_model(name, _without(self.values["student"], {"_target_", *METADATA}))
         except UserError as error:
             raise UserError(str(error).replace("encoder.name:", f"model={name}:", 1)) from error
-        said = {one.partition("=")[0] for one in self.values["overrides"]}
-        if name == self.values["model"] and "student.prune" in said and hasattr(student, "prune"):
-            vars(student)["prune"] = float(self.values["student"]["prune"])  # all else is as it was trained
+        if name == self.values["model"]:
+            self._lay_over(student, name)
         return student
+
+    def _lay_over(self, student: Student, name: str) -> None:
+        """What the command line says of a student that was trained before; all but its pruning is settled."""
+        said = {one.lstrip("+~").partition("=")[0] for one in self.values["overrides"]}
+        if "student.prune" in said and hasattr(student, "prune"):
+            vars(student)["prune"] = float(self.values["student"]["prune"])
+        if own_folder(name):
+            settled = sorted(key for key in said if key.startswith("student.") and not key.startswith(OPEN))
+            if settled:
+                log.warning("model=%s keeps its own %s, whatever is said here", name, ", ".join(settled))
 
     def training(self) -> Training:
         """Objective, filter, pacing, regularizer and optimizer."""

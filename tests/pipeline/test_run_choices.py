@@ -165,11 +165,15 @@ def test_engines_without_a_student_train_none(small, out, written):
         assert again == pytest.approx(scores, rel=1e-5)
 
 
-def test_a_trained_student_is_evaluated_by_its_folder(trained, small, out, written):
+def test_a_trained_student_is_evaluated_by_its_folder(trained, small, out, written, caplog):
+    """As it was trained: what the command says of its length does not count, and is told."""
     folders = step(compose([*small, f"model={trained}", f"output_dir={out}"]), "evaluate")
     assert folders == [out]
     assert metrics(out)["collections"] == metrics(trained)["collections"]
     assert "train" not in written
+    (told,) = [message for message in caplog.messages if "whatever is said" in message]
+    assert f"model={trained} keeps its own student.passage.max_length" in told
+    assert "student.inference" not in told
 
 
 def test_the_best_validation_is_kept(small, out, caplog):
