@@ -225,7 +225,7 @@ def test_score_files(refused, tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "step", ["mine", "train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "evaluate"))]
+    "step", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "mine", "evaluate"))]
 )
 def test_no_space_left(refused, command, small, monkeypatch, tmp_path, step):
     """Wherever it happens; with space again the same command ends well."""

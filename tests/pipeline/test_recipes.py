@@ -37,6 +37,7 @@ def test_the_command_line_wins_in_every_stage(small):
     assert [one.config["trainer"]["max_steps"] for one in stages(*small, *TWO)] == [3, 3]  # ``small`` says it
 
 
+@pytest.mark.slow
 def test_a_second_stage_starts_where_the_first_ended(small, tmp_path):
     folder = train(compose([*small, *TWO, f"output_dir={tmp_path / 'out'}"]))
     steps = [one["step"] for one in json.loads((folder / "manifest.json").read_text())["steps"]]

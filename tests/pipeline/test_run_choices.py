@@ -103,6 +103,7 @@ def test_a_run_file_of_other_queries_is_told(small, tmp_path):
         mined(*small, f"negatives.source={tmp_path / 'other.trec'}")
 
 
+@pytest.mark.slow
 def test_negatives_from_a_trained_student(small, trained, out):
     source = f"negatives.source={trained}"
     found = mined(*small, source)
