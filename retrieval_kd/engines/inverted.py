@@ -23,6 +23,7 @@ from retrieval_kd.engines.posting_lists import (
     ordered,
     posted,
     refuse_wrong,
+    score_kernels,
     search_kernels,
 )
 
@@ -170,7 +171,7 @@ class InvertedIndex:
         result = np.full(rows.shape, -np.inf, np.float32)
         asked = checked(queries, self.vocabulary)
         for part in self._parts:
-            search_kernels().rescore(part.passages, asked, part.first, len(part.postings.steps), rows, result)
+            score_kernels().rescore(part.passages, asked, part.first, len(part.postings.steps), rows, result)
         return result
 
     def _best(self, queries: Queries, k: int, keep: np.ndarray | None) -> Hits:
@@ -194,7 +195,8 @@ class InvertedIndex:
             if hidden is not None:
                 postings = postings._replace(hidden=hidden[part.first : part.first + part.size])
             found = nothing(*hits.rows.shape) if part.first else hits
-            search_kernels().search(postings, part.passages, queries, np.maximum(hits.scores[:, -1], 0), *found)
+            floors, scratch = np.maximum(hits.scores[:, -1], 0), search_kernels().scratch(k, postings.blocks)
+            search_kernels().search(postings, part.passages, queries, floors, scratch, *found)
             if part.first:
                 found.rows[found.rows >= 0] += part.first
                 found = ordered(np.hstack([hits.rows, found.rows]), np.hstack([hits.scores, found.scores]), k)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from retrieval_kd.engines.posting_kernels import BLOCK, RANKS, Passages, Postings, compiled
+from retrieval_kd.engines.posting_kernels import BLOCK, RANKS, Passages, Postings, compiled, inner
+from retrieval_kd.engines.score_kernels import Query, fetch, score
 
 POSTPONED = 0.5  # of the k-th best score: columns that cannot give more than this are read for few passages only
 FULL = 1 << 30  # what the sum of a query's bounds is scaled to, in whole numbers
 FINE = 19  # bounds are tallied without so many of their bits
-RUN = 64  # passages that are looked at together
+RUN = 32  # passages that are looked at together
 ROOM = 2 * BLOCK  # for what was found and is not yet scored
 LAST_ROW = (1 << 32) - 1
-
-
-class Query(NamedTuple):
-    """The terms of a query that occur, with what one step of their codes adds to a passage's bound."""
-
-    terms: np.ndarray  # int64 [n] ascending: the order in which a score is added up
-    weights: np.ndarray  # float32 [n]
-    parts: np.ndarray  # int32 [n]
-    order: np.ndarray  # int64 [n] by what the term can add at most, ascending
-    later: np.ndarray  # int64 [n] room for those that are postponed
-    marks: np.ndarray  # uint8 [V] 1 at these terms
-    unit: float  # bound / score
-    slack: int  # a bound exceeds its score by no more
 
 
 class Scratch(NamedTuple):
@@ -39,48 +27,49 @@ class Scratch(NamedTuple):
     rows: np.ndarray  # int64 [ROOM] what was found
     bounds: np.ndarray  # int32 [ROOM]
     keys: np.ndarray  # int64 [k + ROOM] score and row of what is among the best so far, best first
+    scores: np.ndarray  # float32 [2 (k + ROOM)] the same memory: every second is the score of a key
+    lower: np.ndarray  # uint32 [2 (k + ROOM)] the same memory: every second is LAST_ROW - row
+    order: np.ndarray  # int64 [blocks] in which blocks are searched
 
 
-# ---- scores
+def scratch(k: int, blocks: int) -> Scratch:
+    """What a thread needs for searches of k passages; made here, since numba takes seconds to compile it."""
+    keys = np.empty(k + ROOM, np.int64)
+    return Scratch(
+        sums=np.zeros(BLOCK, np.int32),
+        places=np.empty(BLOCK, np.int64),
+        partial=np.empty(BLOCK, np.int32),
+        tally=np.zeros((FULL >> FINE) + 2, np.int32),
+        rows=np.empty(ROOM, np.int64),
+        bounds=np.empty(ROOM, np.int32),
+        keys=keys,
+        scores=keys.view(np.float32),
+        lower=keys.view(np.uint32),
+        order=np.empty(blocks, np.int64),
+    )
 
 
-@compiled
-def _impact(passages: Passages, at: int, term: int) -> Any:
-    """An impact as a score takes it, float32."""
-    if len(passages.floats):
-        return passages.floats[at]
-    if len(passages.halves):
-        return _of_half(passages.halves[at])
-    return passages.steps[term] * np.float32(passages.codes[at])
+# ---- sorting
 
 
-@compiled
-def _of_half(bits: np.uint16) -> Any:
-    """The float32 of a float16 that is positive and finite."""
-    exponent = np.int32(bits) >> 10
-    fraction = np.float32(np.int32(bits) & 1023)
-    if exponent == 0:
-        return np.float32(fraction * np.float32(2.0**-24))
-    return np.float32((fraction + np.float32(1024)) * np.float32(2.0 ** (exponent - 25)))
-
-
-@compiled
-def score(passages: Passages, query: Query, row: int) -> Any:
-    """The inner product of a query and a passage: products in float32, added in the order of terms."""
-    total, i = np.float32(0), 0
-    for at in range(passages.offsets[row], passages.offsets[row + 1]):
-        term = passages.terms[at]
-        if query.marks[term]:
-            while query.terms[i] < term:
-                i += 1
-            total += query.weights[i] * _impact(passages, at, term)
-    return total
+@inner
+def sort_down(keys: np.ndarray) -> None:
+    """Shell's: numba takes four seconds to compile numpy's, for lists that are short."""
+    gap = len(keys) // 2
+    while gap > 0:
+        for start in range(gap, len(keys)):
+            key, place = keys[start], start
+            while place >= gap and keys[place - gap] < key:
+                keys[place] = keys[place - gap]
+                place -= gap
+            keys[place] = key
+        gap = 1 if gap == 2 else gap * 5 // 11
 
 
 # ---- search
 
 
-@compiled
+@inner
 def prepared(postings: Postings, terms: np.ndarray, weights: np.ndarray, marks: np.ndarray) -> Query:
     """A query for these postings, its terms marked; terms that they lack are left out."""
     blocks, size, total = postings.blocks, 0, 0.0
@@ -93,13 +82,17 @@ def prepared(postings: Postings, terms: np.ndarray, weights: np.ndarray, marks: 
             total += 255.0 * weights[i] * postings.steps[terms[i]]
             size += 1
     unit = FULL / total if size else 0.0
-    parts, slack = np.empty(size, np.int64), 0
+    parts, order, slack = np.empty(size, np.int32), np.empty(size, np.int64), 0
     for i in range(size):
         # Rounded up, and one more: times a code that is above what float32 rounds away while a score is added up.
         parts[i] = int(np.ceil(np.float64(used[i]) * postings.steps[known[i]] * unit)) + 1
         slack += parts[i] + 1024
-    later = np.empty(size, np.int64)
-    return Query(known[:size], used[:size], parts.astype(np.int32), np.argsort(parts), later, marks, unit, slack)
+        order[i] = ((FULL - np.int64(parts[i])) << 32) | i
+    sort_down(order)
+    for i in range(size):
+        order[i] &= LAST_ROW
+    later, met = np.empty(size, np.int64), np.empty(size + 1, np.int64)
+    return Query(known[:size], used[:size], parts, order, later, marks, met, unit, slack)
 
 
 @compiled
@@ -108,6 +101,7 @@ def search(
     passages: Passages,
     queries: tuple[np.ndarray, ...],
     floors: np.ndarray,
+    scratch: Scratch,
     rows: np.ndarray,
     scores: np.ndarray,
 ) -> None:
@@ -117,16 +111,6 @@ def search(
     """
     terms, weights, lengths = queries
     k = rows.shape[1]
-    scratch = Scratch(
-        np.zeros(BLOCK, np.int32),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int32),
-        np.zeros((FULL >> FINE) + 2, np.int32),
-        np.empty(ROOM, np.int64),
-        np.empty(ROOM, np.int32),
-        np.empty(k + ROOM, np.int64),
-    )
-    found = scratch.keys.view(np.float32)  # the upper half of a key is its score
     marks = np.zeros(len(postings.steps), np.uint8)
     for number in range(len(lengths)):
         length = lengths[number]
@@ -134,11 +118,11 @@ def search(
         if len(query.terms):
             for i in range(_search_one(postings, passages, query, (k, floors[number]), scratch)):
                 rows[number, i] = LAST_ROW - (scratch.keys[i] & LAST_ROW)
-                scores[number, i] = found[2 * i + 1]
+                scores[number, i] = scratch.scores[2 * i + 1]
         marks[query.terms] = 0
 
 
-@compiled
+@inner
 def _search_one(
     postings: Postings, passages: Passages, query: Query, wanted: tuple[int, float], scratch: Scratch
 ) -> int:
@@ -147,7 +131,11 @@ def _search_one(
     bounds = _block_bounds(postings, query)
     scratch.tally[:] = 0
     least, found, settled, size, above = max(int(floor * query.unit), _sure_bound(postings, query, k), 1), 0, 0, 0, 0
-    for block in np.argsort(-bounds):
+    for block in range(postings.blocks):
+        scratch.order[block] = (bounds[block] << 32) | block
+    sort_down(scratch.order)
+    for number in scratch.order:
+        block = number & LAST_ROW
         if bounds[block] < least:
             break
         count = _candidates(postings, query, block, least, scratch)
@@ -155,7 +143,7 @@ def _search_one(
             settled = _settle(passages, query, scratch, (k, least, found, settled))
             found = 0
             if settled == k:  # a later one must reach the k-th best score itself
-                least = max(least, int(scratch.keys.view(np.float32)[2 * k - 1] * query.unit))
+                least = max(least, int(scratch.scores[2 * k - 1] * query.unit))
         before, found = found, _take(postings.hidden, block * BLOCK, scratch, (count, found, least))
         # As many as are wanted have a bound of ``size`` or more: so much less the slack is a score that they all reach.
         for i in range(before, found):
@@ -167,7 +155,7 @@ def _search_one(
     return _settle(passages, query, scratch, (k, least, found, settled))
 
 
-@compiled
+@inner
 def _sure_bound(postings: Postings, query: Query, k: int) -> int:
     """What k passages reach by one term alone, the term that gives most; 0 where that is not known."""
     best = 0
@@ -179,7 +167,7 @@ def _sure_bound(postings: Postings, query: Query, k: int) -> int:
     return best
 
 
-@compiled
+@inner
 def _block_bounds(postings: Postings, query: Query) -> np.ndarray:
     """What a passage of each block can have at most."""
     bounds = np.zeros(postings.blocks, np.int64)
@@ -190,7 +178,7 @@ def _block_bounds(postings: Postings, query: Query) -> np.ndarray:
     return bounds
 
 
-@compiled
+@inner
 def _take(hidden: np.ndarray, first: int, scratch: Scratch, state: tuple[int, int, int]) -> int:
     """Add a block's candidates to what was found.
 
@@ -206,7 +194,7 @@ def _take(hidden: np.ndarray, first: int, scratch: Scratch, state: tuple[int, in
     return found
 
 
-@compiled
+@inner
 def _candidates(postings: Postings, query: Query, block: int, least: int, scratch: Scratch) -> int:
     """How many of ``scratch.places`` are passages of the block whose bound is ``least`` or more."""
     postponed, rest = _add_up(postings, query, block, int(POSTPONED * least), scratch.sums)
@@ -219,7 +207,7 @@ def _candidates(postings: Postings, query: Query, block: int, least: int, scratc
     return count
 
 
-@compiled
+@inner
 def _add_up(postings: Postings, query: Query, block: int, most: int, sums: np.ndarray) -> tuple[int, int]:
     """Add a block's postings to ``sums``, columns that together give ``most`` at most excepted.
 
@@ -241,20 +229,20 @@ def _add_up(postings: Postings, query: Query, block: int, most: int, sums: np.nd
     return postponed, rest
 
 
-@compiled
+@inner
 def _add_cell(sums: np.ndarray, postings: Postings, cell: int, part: np.int32) -> None:
     packed = postings.packed
     for at in range(postings.starts[cell], postings.starts[cell + 1]):
         sums[packed[at] >> np.uint32(8)] += part * np.int32(packed[at] & np.uint32(255))
 
 
-@compiled
+@inner
 def _add_column(sums: np.ndarray, column: np.ndarray, part: np.int32) -> None:
     for place in range(BLOCK):
         sums[place] += part * np.int32(column[place])
 
 
-@compiled
+@inner
 def _collect(scratch: Scratch, least: np.int32) -> int:
     """Move sums from ``least`` on to ``partial`` and ``places``; all sums are zero then."""
     places, partial = scratch.places, scratch.partial
@@ -273,7 +261,7 @@ def _collect(scratch: Scratch, least: np.int32) -> int:
     return count
 
 
-@compiled
+@inner
 def _complete(scratch: Scratch, count: int, column: np.ndarray, part: np.int32, least: np.int32) -> int:
     """Add a column to the collected sums; keep those from ``least`` on."""
     places, partial = scratch.places, scratch.partial
@@ -286,44 +274,21 @@ def _complete(scratch: Scratch, count: int, column: np.ndarray, part: np.int32, 
     return kept
 
 
-@compiled
+@inner
 def _settle(passages: Passages, query: Query, scratch: Scratch, state: tuple[int, int, int, int]) -> int:
     """Score what was found and still can be among the best, sort it among the best so far, and keep k of all.
 
     ``state`` are k, the least bound, and the numbers of what was found and of the best so far.
     """
     k, least, found, settled = state
-    keys, single = scratch.keys, np.empty(1, np.float32)
+    rows, scores, kept = scratch.rows, scratch.scores, 0
     for i in range(found):
-        if scratch.bounds[i] >= least:
-            single[0] = score(passages, query, scratch.rows[i])
-            if single[0] > 0:
-                # Positive floats are ordered as their bits are. Of equal scores the lower row comes first.
-                keys[settled] = (np.int64(single.view(np.int32)[0]) << 32) | (LAST_ROW - scratch.rows[i])
-                settled += 1
-    keys[:settled] = np.sort(keys[:settled])[::-1]
+        rows[kept] = rows[i]
+        kept += int(scratch.bounds[i] >= least)
+    scratch.places[0] = fetch(passages, rows[:kept])  # kept somewhere, or the compiler would see that nobody asks
+    for row in rows[:kept]:
+        # Positive floats are ordered as their bits are. Of equal scores the lower row comes first.
+        scores[2 * settled + 1], scratch.lower[2 * settled] = score(passages, query, row), LAST_ROW - row
+        settled += int(scores[2 * settled + 1] > 0)
+    sort_down(scratch.keys[:settled])
     return min(settled, k)
-
-
-@compiled
-def rescore(
-    passages: Passages,
-    queries: tuple[np.ndarray, ...],
-    first_row: int,
-    vocabulary: int,
-    rows: np.ndarray,
-    scores: np.ndarray,
-) -> None:
-    """Scores [Q, n] of those of the given rows that these passages have, all of whose terms are in ``vocabulary``."""
-    terms, weights, lengths = queries
-    marks, none = np.zeros(vocabulary, np.uint8), np.empty(0, np.int64)
-    for number in range(len(lengths)):
-        known = terms[number, : lengths[number]].astype(np.int64)
-        known = known[: np.searchsorted(known, vocabulary)]
-        query = Query(known, weights[number], none.astype(np.int32), none, none, marks, 0.0, 0)
-        marks[known] = 1
-        for i in range(rows.shape[1]):
-            row = rows[number, i] - first_row
-            if 0 <= row < len(passages.offsets) - 1:
-                scores[number, i] = score(passages, query, row)
-        marks[known] = 0

@@ -43,6 +43,11 @@ def search_kernels() -> ModuleType:
     return import_module("retrieval_kd.engines.inverted_kernels")
 
 
+def score_kernels() -> ModuleType:
+    """The compiled scores of single passages."""
+    return import_module("retrieval_kd.engines.score_kernels")
+
+
 def posted(given: Arrays, quantise: str) -> tuple[Postings, Passages]:
     """Posting lists, and the passages with their impacts as they are kept: without quantising, those that are given.
 

@@ -22,7 +22,7 @@ from retrieval_kd.engines.posting_lists import (
     chunks,
     ordered,
     refuse_wrong,
-    search_kernels,
+    score_kernels,
 )
 
 MOST_TERMS = 1 << 16  # beyond, Seismic wants another class, with wider numbers
@@ -116,7 +116,7 @@ class SeismicIndex:
             if one:  # the queries may come in any order
                 rows[int(one[0][0]), : len(one)] = [int(row) for _, _, row in one]
         scores = np.full(rows.shape, -np.inf, np.float32)
-        search_kernels().rescore(self._passages, asked, 0, len(self._names), rows, scores)
+        score_kernels().rescore(self._passages, asked, 0, len(self._names), rows, scores)
         return ordered(rows, scores, k)
 
     def _found(self, queries: Queries, k: int) -> list[list[tuple[str, float, str]]]:

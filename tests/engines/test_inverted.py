@@ -5,7 +5,7 @@ import pytest
 from sparse_case import V, padded, passages_of, product, queries_of
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.engines import inverted, inverted_kernels
+from retrieval_kd.engines import inverted, inverted_kernels, score_kernels
 from retrieval_kd.engines.inverted import InvertedIndex
 
 pytestmark = pytest.mark.slow  # the kernels of the engine compile for half a minute, once for each machine
@@ -180,7 +180,7 @@ def test_quantisation_loss(passages, index):
 
 def test_float16_is_read_as_numpy_reads_it():
     bits = np.arange(0x7C00, dtype=np.uint16)  # all that are positive and finite
-    ours = np.array([inverted_kernels._of_half(one) for one in bits[::7]], np.float32)
+    ours = np.array([score_kernels._of_half(one) for one in bits[::7]], np.float32)
     np.testing.assert_array_equal(ours, bits[::7].view(np.float16).astype(np.float32))
 
 
