@@ -35,15 +35,16 @@ def max_logits(states: Tensor, text: Tensor, texts: int, weight: Tensor, bias: T
     product = _Product.of(states, text, texts, chunk)
     with torch.autocast(states.device.type, enabled=False):
         if torch.is_grad_enabled() and (states.requires_grad or weight.requires_grad or bias.requires_grad):
-            return _MaxLogits.apply(states, weight, bias, product)  # type: ignore[no-untyped-call]
+            return _Maxima.apply(states, weight, bias, product)  # type: ignore[no-untyped-call]
         return product.maxima(states, weight).add_(bias).relu_()
 
 
-@torch.no_grad()
 def max_products(states: Tensor, text: Tensor, texts: int, weight: Tensor, chunk: int = CHUNK) -> Tensor:
     """What ``max_logits`` adds its bias to: max over tokens of states @ weight.T; minus infinity without tokens."""
     product = _Product.of(states, text, texts, chunk)
     with torch.autocast(states.device.type, enabled=False):
+        if torch.is_grad_enabled() and (states.requires_grad or weight.requires_grad):
+            return _Maxima.apply(states, weight, None, product)  # type: ignore[no-untyped-call]
         return product.maxima(states, weight)
 
 
@@ -107,6 +108,8 @@ class _Product:
     def owners(self, logits: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Token and column of each entry that is set in ``active`` [N, c], the first token where several are equal."""
         text, column = active.nonzero(as_tuple=True)
+        if not len(text):
+            return text, column
         if len(text) <= FEW * active.numel():
             tokens = self.places[text]
             own = logits[tokens, column.unsqueeze(1)].argmax(1, keepdim=True)
@@ -118,20 +121,21 @@ class _Product:
         return first[text, column], column
 
 
-class _MaxLogits(torch.autograd.Function):
+class _Maxima(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, product: _Product) -> Tensor:
-        """[N, V]; remembers token and entry of what is above 0, and neither logits nor result."""
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, product: _Product) -> Tensor:
+        """[N, V], clipped at 0 where there is a bias; remembers token and entry of what has a gradient, no logits."""
         found = states.new_empty(product.texts, len(weight), dtype=_accumulated(states.dtype))
         tokens, entries = [], []
         for start, logits, maxima in product.chunks(states, weight):
             stop = start + maxima.shape[1]
-            clipped = torch.add(maxima, bias[start:stop], out=found[:, start:stop]).relu_()
-            token, column = product.owners(logits, clipped > 0)
+            part = found[:, start:stop]
+            active = part.copy_(maxima) > -torch.inf if bias is None else _clipped(maxima, bias[start:stop], part) > 0
+            token, column = product.owners(logits, active)
             tokens.append(token.int())
             entries.append((column + start).int())
         ctx.product = product
-        ctx.bias_dtype = bias.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(states, weight, torch.cat(tokens), torch.cat(entries))
         return found
 
@@ -149,6 +153,10 @@ class _MaxLogits(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             bias_grad = received.new_zeros(len(weight)).index_add_(0, entries, received).to(ctx.bias_dtype)
         return states_grad, weight_grad, bias_grad, None
+
+
+def _clipped(maxima: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    return torch.add(maxima, bias, out=out).relu_()
 
 
 def _weighted_rows(target: Tensor, source: Tensor, factors: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -102,7 +102,19 @@ def test_max_products_is_not_clipped():
     for row, part in zip(found, parts, strict=True):
         expected = part.amax(0) if len(part) else torch.full((V,), -torch.inf, dtype=torch.float64)
         torch.testing.assert_close(row, expected, atol=1e-12, rtol=0)
-    assert not found.requires_grad
+    assert torch.equal(max_products(states.detach(), text, len(LENGTHS), weight.detach(), 4), found)
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_gradients_of_max_products_are_those_of_the_plain_form(few, monkeypatch):
+    monkeypatch.setattr(max_head, "FEW", few)
+    text, (states, weight, _) = case(LENGTHS)
+    factors = torch.randn(len(LENGTHS), V, dtype=torch.float64)[[0, 1, 3, 4]]
+    found = max_products(states, text, len(LENGTHS), weight, 5)[[0, 1, 3, 4]]  # those that have tokens
+    expected = torch.stack([part.amax(0) for part in (states @ weight.T).split(LENGTHS) if len(part)])
+    pairs = zip(*(gradients(each, factors, (states, weight)) for each in (found, expected)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
 def test_half_precision_is_added_up_in_float32():
