@@ -59,14 +59,17 @@ class TextTokenizer:
 
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, specials included, cut at the side's length."""
+        return self._cut(texts, side, self.sides[side].max_length)
+
+    def _cut(self, texts: Sequence[str], side: Side, length: int) -> list[list[int]]:
         if not texts:
             return []
-        settings = self.sides[side]
-        prompted = [settings.prompt + text for text in texts] if settings.prompt else list(texts)
+        prompt = self.sides[side].prompt
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
         encoded = self.tokenizer(
             prompted,
             truncation=True,
-            max_length=settings.max_length,
+            max_length=length,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,

@@ -76,7 +76,10 @@ def _largest(size: int) -> int:
 
 def _aligned(representations: Representations) -> Representations:
     """Widths (token counts, say) made equal over processes by zero padding; the leading size may differ."""
-    return {name: widen(value, _largest(value.shape[1])) for name, value in sorted(representations.items())}
+    return {
+        name: widen(value, _largest(value.shape[1])) if value.ndim > 1 else value
+        for name, value in sorted(representations.items())
+    }
 
 
 def _gather_rows(value: Tensor) -> list[Tensor]:

@@ -102,7 +102,9 @@ def test_pairs_point_at_the_same_query_and_passages(results):
 def test_narrower_representations_are_widened_with_zeros(results):
     """The second process's texts are a token shorter, as if it had other texts."""
     two, _ = results.two_pool
+    one, batch = results.one_pool
     tokens, vectors = two.passages["tokens"], two.passages["vectors"]
+    assert torch.equal(two.passages["lengths"], one.passages["lengths"][torch.argsort(batch.passage_keys)])
     last = tokens[:, -1].abs().sum(-1) > 0
     assert 0 < last.sum() < len(tokens)
     assert torch.equal(tokens[:, 0], vectors)

@@ -88,6 +88,7 @@ def pool(training_set, checkpoint):
         queries, passages = student.encode(batch.queries, Side.QUERY), student.encode(batch.passages, Side.PASSAGE)
         longest = max(group.input_ids.shape[1] for group in batch.passages.groups) - dist_rank()
         passages["tokens"] = passages["vectors"].unsqueeze(1).repeat(1, longest, 1)
+        passages["lengths"] = torch.tensor([len(passage_id) for passage_id in batch.passage_ids])
         return gather_pool(queries, passages, batch), batch
 
 
