@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
+from retrieval_kd.interop.module_files import ROUTES, longest, read_json
 from retrieval_kd.interop.own_folder import SETTINGS
-from retrieval_kd.interop.sentence_transformers import ROUTES, write_dense
+from retrieval_kd.interop.sentence_transformers import write_dense
 from retrieval_kd.students.backbone import load_encoder, load_tokenizer
 from retrieval_kd.students.bi_encoder import BiEncoder, build_bi_encoder
 from retrieval_kd.students.student import Inference
@@ -72,9 +73,9 @@ def _sentence_transformers_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"model={folder}: its modules are {', '.join(kinds)}; read are Transformer, Pooling, Normalize")
     encoder = folder / modules[0]["path"]  # older releases give it a folder of its own
     pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text())
-    text = _json(encoder / "sentence_bert_config.json")
-    shared = _json(folder / "config_sentence_transformers.json")
-    longest = _longest(encoder, text)
+    text = read_json(encoder / "sentence_bert_config.json")
+    shared = read_json(folder / "config_sentence_transformers.json")
+    most = longest(encoder, text)
     prompts = shared.get("prompts") or {}
     if not pooling.get("include_prompt", True) and any(prompts.values()):
         raise UserError(f"{folder}: its pooling leaves prompts out (include_prompt); read are those that pool them too")
@@ -83,19 +84,12 @@ def _sentence_transformers_settings(folder: Path) -> dict[str, Any]:
         "encoder": {"name": str(encoder), "layers": None},
         "pooling": _pooling(folder, pooling),
         "similarity": "dot" if dot else "cosine",
-        "query": {"prompt": prompts.get("query") or "", "max_length": int(text.get("query_length") or longest)},
+        "query": {"prompt": prompts.get("query") or "", "max_length": int(text.get("query_length") or most)},
         "passage": {
             "prompt": prompts.get("document") or prompts.get("passage") or "",
-            "max_length": int(text.get("document_length") or longest),
+            "max_length": int(text.get("document_length") or most),
         },
     }
-
-
-def _longest(encoder: Path, text: Mapping[str, Any]) -> int:
-    """What the library cuts at: its own setting, else the tokenizer's, which may be endless, within the positions."""
-    positions = int(_json(encoder / "config.json").get("max_position_embeddings") or 512)
-    tokenizer = _json(encoder / "tokenizer_config.json").get("model_max_length") or positions
-    return int(text.get("max_seq_length") or min(tokenizer, positions))
 
 
 def _pooling(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -106,8 +100,3 @@ def _pooling(folder: Path, settings: Mapping[str, Any]) -> str:
     if mode not in ("mean", "cls"):
         raise UserError(f"{folder}: its pooling is {mode or 'none of ours'}; read are mean and cls")
     return str(mode)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content

@@ -10,15 +10,22 @@ from typing import Any
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.weights import resolve_encoder
-from retrieval_kd.interop import dense, sparse
+from retrieval_kd.interop import dense, late_interaction, sparse
+from retrieval_kd.interop.late_layouts import METADATA, is_late_interaction
 from retrieval_kd.interop.own_folder import SETTINGS, own_folder
 from retrieval_kd.interop.sparse_layouts import is_sparse
 from retrieval_kd.students.bi_encoder import BiEncoder
+from retrieval_kd.students.late_interaction import LateInteraction
 from retrieval_kd.students.sparse_encoder import SparseEncoder
 from retrieval_kd.students.student import Inference, Student
 
 OUR_READERS = "retrieval_kd.interop."
-FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors", METADATA]
+LATE_FORMS = {
+    None: late_interaction.write,
+    "pylate": late_interaction.write_pylate,
+    "stanford": late_interaction.write_stanford,
+}
 
 
 def read_model(name: str, student: Mapping[str, Any]) -> Student:
@@ -31,6 +38,13 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
         found = Path(name) if (Path(name) / "modules.json").is_file() else _resolved(name)
         if is_sparse(found):
             return sparse.read_foreign(found, student)
+        if is_late_interaction(found):
+            return late_interaction.read_foreign(found, student)
+        if "markers" in student:
+            raise UserError(
+                f"model={name}: neither a MultiVectorEncoder folder nor one of PyLate or Stanford's ColBERT; a"
+                " checkpoint to start from is named by encoder.name (recipe=no_training evaluates it as it is)"
+            )
         if "query_weights" in student:
             raise UserError(
                 f"model={name}: neither a SparseEncoder folder nor a masked language model with idf.json; a checkpoint"
@@ -45,9 +59,13 @@ def read_model(name: str, student: Mapping[str, Any]) -> Student:
     return read
 
 
-def write_again(student: Student, folder: Path) -> None:
-    """Write what ``read_model`` read, by the module that reads such students."""
-    if isinstance(student, SparseEncoder):
+def write_again(student: Student, folder: Path, form: str | None = None) -> None:
+    """Write what ``read_model`` read, by the module that reads such students, or in a form of another library."""
+    if form is not None and not isinstance(student, LateInteraction):
+        raise UserError(f"format={form} is for late-interaction students, and this one is not; leave the format out")
+    if isinstance(student, LateInteraction):
+        LATE_FORMS[form](student, folder)
+    elif isinstance(student, SparseEncoder):
         sparse.write(student, folder)
     elif isinstance(student, BiEncoder):
         dense.write(student, folder)

@@ -1,45 +1,33 @@
 """Dense students as folders that sentence-transformers loads and scores the same.
 
-The files are written here, not by that library, so exporting needs nothing installed; the tests hold them against what
-release 6.2 saves. The folder stays a plain Hugging Face model too.
+The folder stays a plain Hugging Face model too.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from retrieval_kd.contracts import Side, UserError
+from retrieval_kd.interop.module_files import (
+    NORMALIZE,
+    ROUTER,
+    ROUTES,
+    TRANSFORMER,
+    SideSettings,
+    write_json,
+    write_model,
+    write_normalize,
+    write_transformer_settings,
+)
 from retrieval_kd.interop.tokenizer_files import write_tokenizer
 
-# The release whose format this is; the library warns when it reads a folder of a later one.
-FORMAT = "6.2.0"
-TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
-NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
-ROUTER = "sentence_transformers.base.modules.router.Router"
-# A passage is called a document there.
-ROUTES = {Side.QUERY: "query", Side.PASSAGE: "document"}
 # Folders of an encoder's modules, the last of them where vectors get unit length.
 SHARED = ("", "1_Pooling", "2_Normalize")
 SEPARATE = ("0_Transformer", "1_Pooling", "2_Normalize")  # behind the route's name
-
-
-class SideSettings(Protocol):
-    """What an encoder does before it reads the texts of one side."""
-
-    @property
-    def prompt(self) -> str:
-        """Put in front of each text, as it is."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens kept, prompt and special tokens included."""
 
 
 def write_dense(
@@ -82,7 +70,7 @@ def write_dense(
         types |= _write_modules(folder, names, encoder[side], tokenizer, pooling, settings.max_length, {})
         structure[ROUTES[side]] = names
     parameters = {"default_route": ROUTES[Side.PASSAGE], "allow_empty_key": True, "route_mappings": {}}
-    _write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
     _write_model(folder, [("", ROUTER)], query, passage, normalise)
 
 
@@ -103,7 +91,7 @@ def _write_modules(
     _write_encoder(folder / names[0], encoder, tokenizer, length, lengths)
     _write_pooling(folder / names[1], encoder, pooling)
     for name in names[2:]:
-        _write_normalize(folder / name)
+        write_normalize(folder / name, "sentence_embedding")
     return dict(zip(names, (TRANSFORMER, POOLING, NORMALIZE), strict=False))
 
 
@@ -116,39 +104,18 @@ def _write_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     encoder.save_pretrained(folder)
     write_tokenizer(folder, tokenizer, length)
-    text = {"method": "forward", "method_output_name": "last_hidden_state"}
-    settings = {"transformer_task": "feature-extraction", "modality_config": {"text": text}}
-    _write_json(folder / "sentence_bert_config.json", settings | {"module_output_name": "token_embeddings"} | lengths)
+    write_transformer_settings(folder, lengths)
 
 
 def _write_pooling(folder: Path, encoder: PreTrainedModel, pooling: str) -> None:
     if pooling not in ("mean", "cls"):
         raise UserError(f"pooling={pooling} cannot be written for sentence-transformers; mean and cls can")
     settings = {"embedding_dimension": encoder.config.hidden_size, "pooling_mode": pooling, "include_prompt": True}
-    _write_json(folder / "config.json", settings)
-
-
-def _write_normalize(folder: Path) -> None:
-    name = "sentence_embedding"
-    _write_json(folder / "config.json", {"module_input_name": name, "module_output_name": name})
+    write_json(folder / "config.json", settings)
 
 
 def _write_model(
     folder: Path, chain: list[tuple[str, str]], query: SideSettings, passage: SideSettings, normalise: bool
 ) -> None:
-    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(chain)]
-    versions = {"pytorch": version("torch"), "sentence_transformers": FORMAT, "transformers": version("transformers")}
-    settings = {
-        "__version__": versions,
-        "default_prompt_name": None,
-        "model_type": "SentenceTransformer",
-        "prompts": {ROUTES[Side.QUERY]: query.prompt, ROUTES[Side.PASSAGE]: passage.prompt},
-        "similarity_fn_name": "cosine" if normalise else "dot",
-    }
-    _write_json(folder / "config_sentence_transformers.json", settings)
-    _write_json(folder / "modules.json", modules)  # last: without it the folder is no model of that library
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    prompts = {Side.QUERY: query.prompt, Side.PASSAGE: passage.prompt}
+    write_model(folder, chain, prompts, "SentenceTransformer", "cosine" if normalise else "dot")

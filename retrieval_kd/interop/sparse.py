@@ -17,20 +17,16 @@ from transformers import PreTrainedModel
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.token_weights import special_ids, write_token_weights
 from retrieval_kd.data.tokenize import SideSettings, TextTokenizer
+from retrieval_kd.interop.module_files import ROUTER, WEIGHTS, read_json, write_json, write_model, write_projection
 from retrieval_kd.interop.own_folder import SETTINGS
-from retrieval_kd.interop.sentence_transformers import ROUTER
 from retrieval_kd.interop.sparse_encoder_files import (
     QUERY_TABLE,
-    WEIGHTS,
     write_encoder,
-    write_json,
-    write_model,
     write_pooling,
-    write_projection,
     write_query_table,
     write_router,
 )
-from retrieval_kd.interop.sparse_layouts import IDF, Layout, read_json, read_layout
+from retrieval_kd.interop.sparse_layouts import IDF, Layout, read_layout
 from retrieval_kd.interop.sparse_tables import read_query_table
 from retrieval_kd.interop.tokenizer_files import write_tokenizer
 from retrieval_kd.students.backbone import load_encoder, load_tokenizer
@@ -65,7 +61,8 @@ def write(student: SparseEncoder, folder: Path) -> None:
         write_router(folder, [(QUERY_TABLE, kind)], chain)
         chain = [("", ROUTER)]
     write_json(folder / SETTINGS, _settings(student))
-    write_model(folder, chain, query, passage)
+    prompts = {Side.QUERY: query.prompt, Side.PASSAGE: passage.prompt}
+    write_model(folder, chain, prompts, "SparseEncoder", "dot")
 
 
 def _write_modules(student: SparseEncoder, folder: Path) -> list[tuple[str, str]]:

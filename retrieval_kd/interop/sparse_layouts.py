@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.tokenize import SideSettings
-from retrieval_kd.interop.sentence_transformers import ROUTES
+from retrieval_kd.interop.module_files import ROUTES, longest, read_json
 from retrieval_kd.interop.sparse_encoder_files import ACTIVATIONS
 
 # Queries that go through a table are never encoded, so nothing but this limits their length.
@@ -45,8 +44,8 @@ def is_sparse(folder: Path) -> bool:
 def read_layout(folder: Path) -> Layout:
     """By the folder's own settings."""
     if not (folder / "modules.json").is_file():
-        longest = _longest(folder, {})
-        side = SideSettings("", longest)
+        most = longest(folder, {})
+        side = SideSettings("", most)
         return Layout(folder, None, folder / IDF, None, SideSettings("", ENDLESS), side)
     modules = [(module["path"], module["type"]) for module in read_json(folder / "modules.json")]
     if [_kind(kind) for _, kind in modules] != [ROUTER]:
@@ -82,15 +81,13 @@ def _sides(
     folder: Path, encoder: Path, table: Path | None, text: Mapping[str, Any]
 ) -> tuple[SideSettings, SideSettings]:
     prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
-    longest = _longest(encoder, text)
-    query = int(text.get("query_length") or longest)
+    most = longest(encoder, text)
+    query = int(text.get("query_length") or most)
     if table is not None:
         query = min(ENDLESS, int(read_json(table / "tokenizer_config.json").get("model_max_length") or ENDLESS))
     return (
         SideSettings(prompts.get("query") or "", query),
-        SideSettings(
-            prompts.get("document") or prompts.get("passage") or "", int(text.get("document_length") or longest)
-        ),
+        SideSettings(prompts.get("document") or prompts.get("passage") or "", int(text.get("document_length") or most)),
     )
 
 
@@ -114,26 +111,9 @@ def _logs(pooling: Path) -> int:
     return found[0]
 
 
-def _longest(encoder: Path, text: Mapping[str, Any]) -> int:
-    """What that library cuts at: its own setting, else the tokenizer's, which may be endless, within the positions."""
-    positions = int(read_json(encoder / "config.json").get("max_position_embeddings") or 512)
-    tokenizer = read_json(encoder / "tokenizer_config.json").get("model_max_length") or positions
-    return int(text.get("max_seq_length") or min(tokenizer, positions))
-
-
 def _kind(dotted: str) -> str:
     return dotted.rsplit(".", 1)[-1]
 
 
 def _told(modules: Sequence[tuple[str, str]]) -> str:
     return ", ".join(_kind(kind) for _, kind in modules) or "nothing"
-
-
-def read_json(path: Path) -> Any:
-    """Content of a file; an empty object where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.token_weights import read_token_weights, special_ids, tokenizer_vocabulary
-from retrieval_kd.interop.sparse_encoder_files import WEIGHTS
-from retrieval_kd.interop.sparse_layouts import read_json
+from retrieval_kd.interop.module_files import WEIGHTS, read_json
 from retrieval_kd.students.backbone import load_tokenizer
 
 

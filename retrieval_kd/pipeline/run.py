@@ -77,14 +77,14 @@ def _whole(plan: Plan) -> Path:
     return folder
 
 
-def export(cfg: DictConfig) -> Path:
-    """Write the student that ``model`` names as a folder for other libraries."""
+def export(cfg: DictConfig, form: str | None = None) -> Path:
+    """Write the student that ``model`` names as a folder for other libraries: our own form, or ``form``."""
     plan = Plan(cfg)
     folder = _new_folder(plan)
     from retrieval_kd.interop.model_folder import write_again  # here: planning does without torch
 
     with atomic_folder(folder) as temporary:
-        write_again(plan.parts.student(None), temporary)
+        write_again(plan.parts.student(None), temporary, form)
     return folder
 
 
