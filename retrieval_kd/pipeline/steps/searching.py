@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,13 @@ from retrieval_kd.contracts import Side
 from retrieval_kd.data.runs import Run
 
 if TYPE_CHECKING:
-    from retrieval_kd.contracts import Engine, TextEncoder
+    from retrieval_kd.contracts import Engine, PassageTexts, Representations, TextEncoder
     from retrieval_kd.data.collections import Collection
 
 log = logging.getLogger(__name__)
 
-CHUNK = 65_536  # passages that are encoded before they are written
+FIRST_CHUNK, CHUNK = 2048, 65_536  # passages that are encoded before they are written
+CHUNK_BYTES = 1 << 28  # of their representations, where these are large
 RUN = "run.trec"
 
 
@@ -61,10 +62,8 @@ def encode_passages(folder: Path, collection: Collection, encoder: TextEncoder) 
 
     passages = collection.passages
     started = time.perf_counter()
-    starts = range(0, len(passages), CHUNK)
-    rows = (np.arange(start, min(start + CHUNK, len(passages))) for start in starts)
-    chunks = (encoder.encode_texts(passages.texts(some), Side.PASSAGE) for some in rows)
     ids = passages.ids(np.arange(len(passages)))
+    chunks = _encoded(passages, encoder)
     write_representations(folder / "passages", ids, chunks, encoder.fingerprint, Side.PASSAGE)
     seconds = time.perf_counter() - started
     return {
@@ -72,6 +71,18 @@ def encode_passages(folder: Path, collection: Collection, encoder: TextEncoder) 
         "passages_per_second": round(len(passages) / seconds, 1),
         "bytes": folder_size(folder),
     }
+
+
+def _encoded(passages: PassageTexts, encoder: TextEncoder) -> Iterator[Representations]:
+    """Chunks of representations; how large they may be, a first small one tells."""
+    start, size = 0, FIRST_CHUNK
+    while start < len(passages) or not start:
+        rows = np.arange(start, min(start + size, len(passages)))
+        found = encoder.encode_texts(passages.texts(rows), Side.PASSAGE)
+        yield found
+        start += size
+        held = sum(value.nbytes for value in found.values()) / max(1, len(rows))
+        size = max(FIRST_CHUNK, min(CHUNK, int(CHUNK_BYTES // max(1, held))))
 
 
 def search_representations(
