@@ -26,8 +26,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ class How:
     steps: int  # the first warms up
 
 
+Part = Callable[[How, Lists], dict[str, float]]
+
+
 def draw_lists(count: int, queries: int, per_query: int) -> list[Lists]:
     """Batches of random lists; no passage occurs twice in one."""
     from transformers import AutoTokenizer
@@ -92,45 +96,50 @@ def peak_mb() -> float:
 
 
 def run(how: How, lists: Lists) -> dict[str, float]:
-    """Seconds of the last step and what memory rose by; runs in a process of its own."""
-    step = _prepare(how, lists)
-    before = peak_mb()
-    taken = step(how.steps)
-    return {"seconds": taken[-1], "peak_mb": peak_mb() - before}
+    """The dense student's part."""
+    return timed(Ours if how.system == "ours" else Theirs, how, lists)
 
 
-def loss_without_dropout(how: How, lists: Lists) -> float:
-    """Loss of the batch under the pretrained weights."""
-    return _prepare(how, lists).loss()
-
-
-def _prepare(how: How, lists: Lists) -> Any:
+def timed(kind: type[Ours] | type[Theirs], how: How, lists: Lists) -> dict[str, float]:
+    """Seconds of the last step and what memory rose by, or the loss without dropout; in a process of its own."""
     import torch
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(how.threads)
     torch.manual_seed(0)
-    return Ours(how, lists) if how.system == "ours" else Theirs(how, lists)
+    system = kind(how, lists)
+    if not how.steps:
+        return {"loss": system.loss()}
+    before = peak_mb()
+    taken = system(how.steps)
+    return {"seconds": taken[-1], "peak_mb": peak_mb() - before}
 
 
 class Ours:
-    """The dense student under Lightning's trainer."""
+    """A student under Lightning's trainer, here the dense one."""
+
+    temperature = STUDENT_TEMPERATURE
 
     def __init__(self, how: How, lists: Lists) -> None:
         from retrieval_kd.data.batches import BatchMaker
-        from retrieval_kd.data.tokenize import SideSettings
-        from retrieval_kd.students.bi_encoder import EncoderSource, build_bi_encoder
-        from retrieval_kd.students.student import Inference
 
         self.how = how
-        query, passage = SideSettings("", QUERY_LENGTH), SideSettings("", PASSAGE_LENGTH)
-        inference = Inference("bf16" if how.bf16 else "fp32", 1024)
-        self.student = build_bi_encoder(EncoderSource(MINILM, None), True, "mean", "cosine", query, passage, inference)
-        self.student.prepare(_training())
+        self.student = self.built()
+        self.student.prepare(_training(self.temperature))
         self.folder = tempfile.TemporaryDirectory()
         data = _training_set(lists, Path(self.folder.name))
         self.maker = BatchMaker(data, self.student.tokenizer)
         self.items = [(query, 0) for query in range(len(lists.queries))]
+
+    def built(self) -> Any:
+        """As it starts."""
+        from retrieval_kd.data.tokenize import SideSettings
+        from retrieval_kd.students.bi_encoder import EncoderSource, build_bi_encoder
+        from retrieval_kd.students.student import Inference
+
+        query, passage = SideSettings("", QUERY_LENGTH), SideSettings("", PASSAGE_LENGTH)
+        inference = Inference("bf16" if self.how.bf16 else "fp32", 1024)
+        return build_bi_encoder(EncoderSource(MINILM, None), True, "mean", "cosine", query, passage, inference)
 
     def loss(self) -> float:
         """Evidence and objective, as the training step computes them."""
@@ -143,7 +152,8 @@ class Ours:
         with torch.no_grad():
             passages = self.student.encode(batch.passages, Side.PASSAGE)
             evidence = Evidence(self.student.encode(batch.queries, Side.QUERY), passages, self.student.compare)
-            terms = _training().objective(evidence, batch.signals, ~batch.signals.positive, torch.ones(len(self.items)))
+            objective = _training(self.temperature).objective
+            terms = objective(evidence, batch.signals, ~batch.signals.positive, torch.ones(len(self.items)))
         return float(sum(terms.values()))
 
     def __call__(self, steps: int) -> list[float]:
@@ -180,7 +190,7 @@ class Ours:
         return np.diff(ends).tolist()
 
 
-def _training() -> Any:
+def _training(student_temperature: float) -> Any:
     from functools import partial
 
     import torch
@@ -192,7 +202,7 @@ def _training() -> Any:
     from retrieval_kd.regularizers.none import NoPenalty
     from retrieval_kd.students.student import Training
 
-    objective = WeightedSum({"kl": ListwiseKL(STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, "exclude")}, {"kl": 1.0})
+    objective = WeightedSum({"kl": ListwiseKL(student_temperature, TEACHER_TEMPERATURE, "exclude")}, {"kl": 1.0})
     optimizer = partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY, fused=True)
     return Training(objective, KeepAll(), Constant(), NoPenalty(), optimizer, warmup=0.0, gradient_cache=False)
 
@@ -225,25 +235,32 @@ def _training_set(lists: Lists, folder: Path) -> Any:
 class Theirs:
     """sentence-transformers' loss and collator, a plain loop around them."""
 
+    temperature = STUDENT_TEMPERATURE
+
     def __init__(self, how: How, lists: Lists) -> None:
+        self.how = how
+        self.model, loss, collator = self.built()
+        self.loss_module = loss(
+            self.model, student_temperature=self.temperature, teacher_temperature=TEACHER_TEMPERATURE
+        )
+        self.collator = collator(self.model.preprocess)
+        self.columns = ["query", *(f"passage{rank}" for rank in range(lists.scores.shape[1]))]
+        self.rows = [
+            dict(zip(self.columns, [query, *passages], strict=True)) | {"label": scores.tolist()}
+            for query, passages, scores in zip(lists.queries, lists.passages, lists.scores, strict=True)
+        ]
+
+    def built(self) -> tuple[Any, Any, Any]:
+        """Model, and the classes of loss and collator."""
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
         from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
 
         from retrieval_kd.data.weights import resolve_encoder
 
-        self.how = how
-        self.model = SentenceTransformer(str(resolve_encoder(MINILM)), device="cpu")
-        self.model.max_seq_length = PASSAGE_LENGTH
-        self.loss_module = DistillKLDivLoss(
-            self.model, student_temperature=STUDENT_TEMPERATURE, teacher_temperature=TEACHER_TEMPERATURE
-        )
-        self.collator = SentenceTransformerDataCollator(self.model.preprocess)
-        self.columns = ["query", *(f"passage{rank}" for rank in range(lists.scores.shape[1]))]
-        self.rows = [
-            dict(zip(self.columns, [query, *passages], strict=True)) | {"label": scores.tolist()}
-            for query, passages, scores in zip(lists.queries, lists.passages, lists.scores, strict=True)
-        ]
+        model = SentenceTransformer(str(resolve_encoder(MINILM)), device="cpu")
+        model.max_seq_length = PASSAGE_LENGTH
+        return model, DistillKLDivLoss, SentenceTransformerDataCollator
 
     def _loss(self) -> Any:
         import torch
@@ -264,7 +281,7 @@ class Theirs:
 
         self.model.eval()
         with torch.no_grad():
-            return float(self._loss()) / STUDENT_TEMPERATURE**2
+            return float(self._loss()) / self.temperature**2
 
     def __call__(self, steps: int) -> list[float]:
         """Seconds of every step."""
@@ -284,27 +301,35 @@ class Theirs:
         return np.diff(ends).tolist()
 
 
-def measure(arguments: argparse.Namespace, bf16: bool, native: bool) -> dict[str, Any]:
-    """Check that the work is the same, alternate, print each figure beside its bar."""
-    batches = draw_lists(arguments.rounds, arguments.queries, 8)
-    how = {system: How(system, bf16, arguments.threads, 2) for system in SYSTEMS}
-    losses = {
-        system: apart(loss_without_dropout, How(system, False, arguments.threads, 0), batches[0]) for system in SYSTEMS
-    }
+def measure(batches: list[Lists], how: Mapping[str, How], part: Part, bars: Mapping[str, float]) -> dict[str, Any]:
+    """Check that the work is the same, alternate, print each figure beside its bar.
+
+    Args:
+        batches: One for each round.
+        how: What the runs of each system are given; ``steps`` 0 asks for the loss in float32.
+        part: What is done in a process of its own.
+        bars: speed, memory and loss.
+    """
+    from retrieval_kd.functional.precision import computes_in_bf16
+
+    losses = {name: apart(part, replace(one, bf16=False, steps=0), batches[0])["loss"] for name, one in how.items()}
     runs: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
     for number, lists in enumerate(batches):
         for system in SYSTEMS:
-            runs[system].append(apart(run, how[system], lists))
+            runs[system].append(apart(part, how[system], lists))
         said = (f"{s} {runs[s][-1]['seconds']:.2f} s {runs[s][-1]['peak_mb']:,.0f} MB" for s in SYSTEMS)
         print(f"  round {number + 1}: " + ", ".join(said) + f", load {os.getloadavg()[0]:.1f}", flush=True)
-    why_not = "" if native or not bf16 else "bfloat16 is emulated on this hardware"
-    figures = _figures(runs, len(batches[0].queries), why_not)
+    emulated = how["ours"].bf16 and not computes_in_bf16("cpu")
+    why_not = "bfloat16 is emulated on this hardware" if emulated else ""
+    figures = _figures(runs, len(batches[0].queries), bars, why_not)
     gap = max(abs(losses["ours"] - losses[system]) for system in SYSTEMS)
-    figures["loss_gap_without_dropout"] = beside_bar("largest gap of the losses, dropout off", gap, BARS["loss"], False)
+    figures["loss_gap_without_dropout"] = beside_bar("largest gap of the losses, dropout off", gap, bars["loss"], False)
     return {"losses_without_dropout": losses, "runs": runs, "figures": figures}
 
 
-def _figures(runs: dict[str, list[dict[str, float]]], queries: int, why_not: str) -> dict[str, Any]:
+def _figures(
+    runs: dict[str, list[dict[str, float]]], queries: int, bars: Mapping[str, float], why_not: str
+) -> dict[str, Any]:
     rates = {system: [queries / each["seconds"] for each in runs[system]] for system in SYSTEMS}
     figures = {
         f"{system}_queries_per_second": beside_bar(f"{system}, queries a second", statistics.median(rates[system]))
@@ -315,23 +340,31 @@ def _figures(runs: dict[str, list[dict[str, float]]], queries: int, why_not: str
         figures[f"speed_against_{other}"] = beside_bar(f"speed against {other}", against)
     better = min(figures[f"speed_against_{other}"]["value"] for other in ("merged", "columns"))
     figures["speed_against_the_better"] = beside_bar(
-        "speed against the better of its modes", better, BARS["speed"], why_not=why_not
+        "speed against the better of its modes", better, bars["speed"], why_not=why_not
     )
     peaks = {system: statistics.median(each["peak_mb"] for each in runs[system]) for system in SYSTEMS}
     for system in SYSTEMS:
         figures[f"{system}_peak_mb"] = beside_bar(f"{system}, peak memory of the steps, MB", peaks[system])
     share = peaks["ours"] / min(peaks["merged"], peaks["columns"])
     figures["memory_against_the_better"] = beside_bar(
-        "memory against the leaner of its modes", share, BARS["memory"], False
+        "memory against the leaner of its modes", share, bars["memory"], False
     )
     return figures
 
 
 def main() -> int:
     """Measure, print, keep; 1 where a bar that applies was missed."""
+    arguments, setting, bf16 = settings(__doc__)
+    how = {system: How(system, bf16, arguments.threads, 2) for system in SYSTEMS}
+    batches = draw_lists(arguments.rounds, arguments.queries, 8)
+    return kept("kd_step", arguments, setting, lambda: measure(batches, how, run, BARS))
+
+
+def settings(about: str | None) -> tuple[argparse.Namespace, dict[str, Any], bool]:
+    """The command line, what is kept of it, and whether bfloat16 is measured."""
     from retrieval_kd.functional.precision import autocasts, computes_in_bf16
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 queries, 3 rounds; no result file")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
@@ -339,21 +372,25 @@ def main() -> int:
     arguments.queries, arguments.rounds = (4, 3) if arguments.quick else (16, 5)
     native, bf16 = computes_in_bf16("cpu"), autocasts(arguments.precision, "cpu")
     print(f"precision: {'bf16' if bf16 else 'fp32'}; this hardware computes in bf16: {native}")
-    about = machine("torch", "transformers", "sentence-transformers", "pytorch-lightning", "numpy")
-    result = {
-        "setting": {
-            "queries": arguments.queries,
-            "passages_per_query": 8,
-            "threads": arguments.threads,
-            "rounds": arguments.rounds,
-            "precision": "bf16" if bf16 else "fp32",
-            "hardware_bf16": native,
-        },
-        **measure(arguments, bf16, native),
-        "machine": about,
+    setting = {
+        "queries": arguments.queries,
+        "passages_per_query": 8,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "precision": "bf16" if bf16 else "fp32",
+        "hardware_bf16": native,
     }
+    return arguments, setting, bf16
+
+
+def kept(
+    name: str, arguments: argparse.Namespace, setting: Mapping[str, Any], measured: Callable[[], dict[str, Any]]
+) -> int:
+    """Measure on the machine as it is, and keep the result of a full run."""
+    about = machine("torch", "transformers", "sentence-transformers", "pytorch-lightning", "numpy")
+    result = {"setting": setting, **measured(), "machine": about}
     if not arguments.quick:
-        keep("kd_step" if arguments.precision == "auto" else f"kd_step_{arguments.precision}", result)
+        keep(name if arguments.precision == "auto" else f"{name}_{arguments.precision}", result)
     return int(any(row.get("held") is False for row in result["figures"].values()))
 
 
