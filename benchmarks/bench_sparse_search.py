@@ -37,6 +37,7 @@ from scipy import sparse
 from retrieval_kd.contracts import Hits, Side
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.engines.inverted import InvertedIndex
+from retrieval_kd.pipeline.build import METADATA
 
 BARS = {"inverted": 1.5, "seismic": 1.1, "recall": 0.98}
 GOAL = 1.1
@@ -205,7 +206,7 @@ def of_engine(engine: Any, to_query: ToQuery) -> Search:
 def option(name: str) -> dict[str, Any]:
     """The arguments of an engine's option."""
     node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "engine" / f"{name}.yaml").read_text())
-    return {key: value for key, value in node.items() if key not in ("_target_", "holds")}
+    return {key: value for key, value in node.items() if key not in METADATA | {"_target_"}}
 
 
 def wrong_results(engine: InvertedIndex, passages: Arrays, queries: Sequence[Arrays], k: int) -> int:

@@ -23,6 +23,7 @@ METADATA = frozenset(
         "penalises",
         "reads",
         "refit",
+        "searches",
         "shared_space",
         "tokenizer",
         "train",

@@ -176,6 +176,17 @@ def token_weights_are_used(config: Config) -> str | None:
     return None
 
 
+def engine_searches_what_is_made(config: Config) -> str | None:
+    """Posting lists hold terms; what a trained folder holds is seen when it is searched."""
+    searched, made = config["engine"].get("searches"), config["student"].get("makes")
+    if searched in (None, made) or config.get("model"):
+        return None
+    return (
+        f"engine={_option(config, 'engine')} searches {searched}, and student={_option(config, 'student')} makes {made};"
+        " engine=exact would fit"
+    )
+
+
 def engine_is_installed(config: Config) -> str | None:
     """Before hours of training, not after."""
     package, extra = config["engine"].get("package"), config["engine"].get("extra")
@@ -216,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     window_is_a_pair_of_ranks,
     run_files_teach_what_they_list,
     token_weights_are_used,
+    engine_searches_what_is_made,
     engine_is_installed,
     sweeps_run_one_process,
 )

@@ -47,7 +47,15 @@ class Parts:
     @property
     def engine(self) -> Callable[[Mapping[str, np.ndarray]], Engine]:
         """The engine, still without what it is to hold."""
-        return lambda passages: build(self.cfg.engine, passages=passages)
+        searched = self.values["engine"].get("searches")
+
+        def make(passages: Mapping[str, np.ndarray]) -> Engine:
+            if searched not in (None, *passages):
+                raise UserError(f"engine: it searches {searched}, and the student makes {', '.join(sorted(passages))}")
+            engine: Engine = build(self.cfg.engine, passages=passages)
+            return engine
+
+        return make
 
     # ---- the student
 

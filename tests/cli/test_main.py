@@ -134,7 +134,7 @@ def test_mining_needs_no_judgements_for_an_objective(pipeline, tmp_path):
 
 def test_explain_and_export(pipeline, monkeypatch, capsys):
     monkeypatch.setattr("retrieval_kd.pipeline.explain.explain", lambda cfg: f"seed {cfg.seed}")
-    pipeline.export = lambda cfg: Path(cfg.output_dir)
+    pipeline.export = lambda cfg, form: Path(cfg.output_dir)
     assert main.main(["explain", "seed=3"]) == 0
     assert main.main(["export", "model=a", "output_dir=b"]) == 0
     assert capsys.readouterr().out == "seed 3\nb\n"

@@ -58,6 +58,12 @@ CASES = [
         {"regularizer/penalises": "terms", "student/makes": "terms"},
     ),
     (
+        "engine_searches_what_is_made",
+        {"engine/searches": "terms"},
+        ["searches terms", "student=dense makes vectors", "engine=exact would fit"],
+        {"engine/searches": "terms", "student/makes": "terms"},
+    ),
+    (
         "idf_counts_once",
         {"regularizer/reads": ["idf"], "student/query_weights": "idf"},
         ["student.query_weights=idf", "student.query_weights=binary would fit"],
