@@ -182,8 +182,8 @@ def engine_searches_what_is_made(config: Config) -> str | None:
     if searched in (None, made) or config.get("model"):
         return None
     return (
-        f"engine={_option(config, 'engine')} searches {searched}, and student={_option(config, 'student')} makes {made};"
-        " engine=exact would fit"
+        f"engine={_option(config, 'engine')} searches {searched}, and student={_option(config, 'student')} makes"
+        f" {made}; engine=exact would fit"
     )
 
 
