@@ -5,12 +5,14 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from late_case import make_late
 from torch import nn
 from training_case import make_batch, make_student, make_training, make_training_set
 
 from retrieval_kd.contracts import Side
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.gather import gather_pool
+from retrieval_kd.students.late_interaction import LateInteraction
 
 QUERIES = [0, 1, 4, 5, 2, 12, 13]  # every second one to the second process
 CASES = {
@@ -23,17 +25,26 @@ CASES = {
         "gradient_cache": True,
         "shared": False,
     },
+    "late interaction, cached": {"names": ["contrastive", "listwise_kl"], "gradient_cache": True, "late": True},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 
 
-class Alone(BiEncoder):
-    """A student that needs no trainer."""
+class NoTrainer:
+    """What a student asks a trainer."""
 
     progress = 0.5
 
     def log_dict(self, *_, **__):
         """Nothing."""
+
+
+class Alone(NoTrainer, BiEncoder):
+    """The dense student."""
+
+
+class LateAlone(NoTrainer, LateInteraction):
+    """The late-interaction student."""
 
 
 class MeanNorm(nn.Module):
@@ -54,10 +65,21 @@ def my_queries():
     return QUERIES[dist.get_rank() :: 2] if dist.is_initialized() else QUERIES
 
 
-def step(training_set, checkpoint, names, gradient_cache=False, shared=True, penalty=False, taught=True):
-    """Loss and gradients of one step, averaged over processes as DDP does."""
+def late_student(checkpoint):
+    student = make_late(checkpoint, markers={"query": "[Q] ", "passage": "[D] "}, add_markers=True)
+    student.__class__ = LateAlone
+    return student.eval()  # without dropout
+
+
+def dense_student(checkpoint, shared):
     student = make_student(checkpoint, dropout=False, shared=shared)
     student.__class__ = Alone
+    return student
+
+
+def step(training_set, checkpoint, names, gradient_cache=False, shared=True, penalty=False, taught=True, late=False):
+    """Loss and gradients of one step, averaged over processes as DDP does."""
+    student = late_student(checkpoint) if late else dense_student(checkpoint, shared)
     parts = {"regularizer": MeanNorm()} if penalty else {}
     # Not sharper: a temperature of .05 makes rounding twenty times as large.
     student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
