@@ -226,8 +226,6 @@ class Student(pl.LightningModule):
 
 def joined(parts: Sequence[Representations]) -> Representations:
     """Rows of several parts one behind the other, padded to the widest."""
-    if len(parts) == 1:
-        return dict(parts[0])
     whole = {}
     for name, first in parts[0].items():
         values = [part[name] for part in parts]
