@@ -22,7 +22,7 @@ import numpy as np
 from common import keep, machine
 
 from retrieval_kd.contracts import ScoreKind
-from retrieval_kd.data.score_store import PairKeys, ScoreStore
+from retrieval_kd.data.score_store import ScoreKeys, ScoreStore
 
 SHARDS, WRITERS, RUNS = 104, 4, 5
 BAR_SECONDS = 5.0
@@ -67,7 +67,7 @@ def resident_files() -> int:
 def timed_lookup(folder: Path, values: np.ndarray, expected: np.ndarray) -> float:
     """Seconds for a store opened anew, its answers checked."""
     start = time.perf_counter()
-    scores = ScoreStore(folder).lookup(PairKeys(TEACHER, values))
+    scores = ScoreStore(folder).lookup(ScoreKeys(TEACHER, values))
     seconds = time.perf_counter() - start
     np.testing.assert_array_equal(scores, expected)
     return seconds
@@ -93,7 +93,7 @@ def measure(folder: Path, scores: int, looked_up: int) -> dict[str, float]:
     tracemalloc.reset_peak()
     many = np.tile(keys.values, (8, 1))
     before = tracemalloc.get_traced_memory()[0]
-    ScoreStore(folder).lookup(PairKeys(TEACHER, many))
+    ScoreStore(folder).lookup(ScoreKeys(TEACHER, many))
     private_many = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
     before_maps = resident_files()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +114,28 @@ class Scorer(Protocol):
         """float32 [N], entry n for (queries[n], passages[n])."""
 
 
+class PairScorer(Protocol):
+    """A judge of pairs: raw log-odds that the first passage it reads answers the query better than the second."""
+
+    kind: ScoreKind
+    stored: bool  # as of a ``Scorer``
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything a stored preference depends on."""
+
+    def score(self, queries: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        """float32 [N], entry n for (queries[n], firsts[n], seconds[n]) in this order."""
+
+
+@runtime_checkable
+class ScoreJudge(Protocol):
+    """A judge of pairs that reads no text: two scores of the score teacher are all that it knows."""
+
+    def prefer(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Log-odds [N] of left over right, from teacher scores [N] of both."""
+
+
 @runtime_checkable
 class VectorScorer(Protocol):
     """A teacher member whose score is an inner product of stored vectors: it encodes texts, never pairs."""
@@ -135,6 +157,27 @@ class ScoreTeacher(Protocol):
 
     def combine(self, members: np.ndarray, dark: np.ndarray) -> np.ndarray:
         """Raw scores [M, n] of one query's list -> teacher scores [n]; ``dark`` [n] marks made passages."""
+
+
+class PairTeacher(ScoreTeacher, Protocol):
+    """What `teacher=pairwise` builds: a score teacher, and a judge of the pairs that are drawn by its scores."""
+
+    judge: Any  # a PairScorer, a ScoreJudge, or a file that holds the pairs themselves
+    both_orders: bool  # whether the judge reads each pair twice, either passage first
+
+
+class ScoredList(NamedTuple):
+    """One query's candidates as the drawing of pairs sees them."""
+
+    scores: np.ndarray  # [n] float32, the teacher's, NaN where none
+    rank: np.ndarray  # [n] in the run that they were mined from, from 1; 0 where it did not list them
+
+
+class PairSampler(Protocol):
+    """Says which two passages of a list a judge compares."""
+
+    def draw(self, query_id: str, scored: ScoredList) -> np.ndarray:
+        """int64 [k, 2] places in the list, the one of the higher score first."""
 
 
 Representations = dict[str, "Tensor"]

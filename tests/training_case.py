@@ -15,6 +15,7 @@ import torch
 from retrieval_kd.contracts import Passage, Role
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
 from retrieval_kd.data.passages import PassageStore
 from retrieval_kd.data.sampler import EpochBatches, ResumableLoader
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
@@ -53,7 +54,20 @@ def make_candidates():
     return Candidates.from_lists(lists), judgements
 
 
-def make_training_set(folder, per_query=4, seed=3):
+def make_pairs(candidates):
+    """Six pairs of each query but q3, most in both orders; the last of them is of two positives where there are two."""
+    generator = np.random.default_rng(8)
+    rows = []
+    for one in candidates.lists():
+        for number in range(0 if one.query_id == "q3" else 6):
+            i, j = one.passage_ids[:2] if number == 5 else generator.choice(one.passage_ids, 2, replace=False).tolist()
+            orders = (FORWARD, BACKWARD) if number % 3 else (FORWARD,)
+            rows += [(one.query_id, i, j, order, float(generator.normal() * 3), "judge") for order in orders]
+    *ids, log_odds, teacher = map(list, zip(*rows, strict=True))
+    return Pairs(*ids, np.array(log_odds, np.float32), teacher)
+
+
+def make_training_set(folder, per_query=4, seed=3, paired=False):
     texts = make_texts(PASSAGES, 1)
     store = PassageStore.build(folder / "passages", (Passage(f"p{i}", "", text) for i, text in enumerate(texts)))
     candidates, judgements = make_candidates()
@@ -62,7 +76,9 @@ def make_training_set(folder, per_query=4, seed=3):
     scores = members.sum(0)
     scores[generator.random(len(scores)) < 0.1] = np.nan
     queries = dict(zip([f"q{i}" for i in range(QUERIES)], make_texts(QUERIES, 2, 2, 9), strict=True))
-    return TrainingSet(queries, judgements, candidates, store, Signalled(scores, members), Draw(per_query, seed))
+    pairs = place(make_pairs(candidates), candidates, "pairs") if paired else None
+    signalled = Signalled(scores, members, pairs)
+    return TrainingSet(queries, judgements, candidates, store, signalled, Draw(per_query, seed))
 
 
 @cache
@@ -91,6 +107,8 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
     from retrieval_kd.objectives.contrastive import Contrastive
     from retrieval_kd.objectives.listwise_kl import ListwiseKL
     from retrieval_kd.objectives.margin_mse import MarginMSE
+    from retrieval_kd.objectives.pairwise import Pairwise
+    from retrieval_kd.objectives.ranknet import RankNet
     from retrieval_kd.objectives.weighted_sum import WeightedSum
     from retrieval_kd.pacing.none import Constant
     from retrieval_kd.regularizers.none import NoPenalty
@@ -101,6 +119,9 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
         "listwise_kl": ListwiseKL(temperature, 1.0, "exclude"),
         "listwise_kl_zero": ListwiseKL(temperature, 1.0, "zero"),
         "margin_mse": MarginMSE(10.0, 1.0),
+        "pairwise": Pairwise(temperature, 1.0, "pairs"),
+        "pairwise_of_queries": Pairwise(temperature, 1.0, "queries"),
+        "ranknet": RankNet(temperature, "pairs"),
     }
     chosen = {name: terms[name] for name in names}
     given = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,17 +32,18 @@ class BatchMaker:
         query_of = np.repeat(np.arange(len(lists)), [len(entries) for entries in lists])
         rows, column = np.unique(training.rows[positions], return_inverse=True)
         keys = training.passages.keys(rows)
-        known = self._known([query for query, _ in items])
+        queries = [query for query, _ in items]
+        known = self._known(queries)
+        signals = self._signals(queries, rows, (query_of, column), positions, _match(known, keys))
+        pairs, log_odds = self._pairs(queries, lists, column)
         return Batch(
-            queries=self._tokens([training.query_texts[query] for query, _ in items], Side.QUERY),
+            queries=self._tokens([training.query_texts[query] for query in queries], Side.QUERY),
             passages=self._tokens(training.passages.texts(rows), Side.PASSAGE),
-            query_ids=tuple(training.query_ids[query] for query, _ in items),
+            query_ids=tuple(training.query_ids[query] for query in queries),
             passage_ids=tuple(training.passages.ids(rows)),
             passage_keys=torch.from_numpy(keys),
             known_positives=torch.from_numpy(known),
-            signals=self._signals(
-                [query for query, _ in items], rows, (query_of, column), positions, _match(known, keys)
-            ),
+            signals=replace(signals, pairs=torch.from_numpy(pairs), log_odds=torch.from_numpy(log_odds)),
         )
 
     def _tokens(self, texts: Sequence[str], side: Side) -> Tokens:
@@ -81,6 +83,22 @@ class BatchMaker:
             pairs=torch.empty((0, 3), dtype=torch.int64),
             log_odds=torch.empty(0),
         )
+
+    def _pairs(
+        self, queries: Sequence[int], lists: Sequence[np.ndarray], column: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Judged pairs whose passages are both in their query's list: (query, i, j) of the batch, and log-odds."""
+        found = [(np.empty((0, 3), np.int64), np.empty(0, np.float32))]
+        first = 0
+        for row, (query, positions) in enumerate(zip(queries, lists, strict=True)):
+            left, right, log_odds = self.training.pairs_of(query)
+            order = np.argsort(positions)
+            places = [order[np.searchsorted(positions, one, sorter=order) % len(order)] for one in (left, right)]
+            here = (positions[places[0]] == left) & (positions[places[1]] == right)
+            columns = [column[first + place[here]] for place in places]
+            found.append((np.stack([np.full(here.sum(), row), *columns], axis=1), log_odds[here]))
+            first += len(positions)
+        return np.concatenate([pairs for pairs, _ in found]), np.concatenate([odds for _, odds in found])
 
 
 def _match(known: np.ndarray, keys: np.ndarray) -> np.ndarray:

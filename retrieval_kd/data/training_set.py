@@ -1,4 +1,4 @@
-"""What is trained on: queries with their scored candidates, of which some are drawn each epoch."""
+"""What is trained on: queries with their scored candidates and judged pairs, of which some are drawn each epoch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import numpy as np
 
 from retrieval_kd.contracts import PassageTexts, Role, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
+from retrieval_kd.data.pairs import PlacedPairs
 
 TARGETS = (Role.POSITIVE, Role.PSEUDO_POSITIVE)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How a query's list is drawn from its candidates: one positive where it has any, and ``per_query`` others."""
+    """How a query's list is drawn from its candidates: one positive where it has any, and ``per_query`` others.
+
+    Of a query with judged pairs, the passages of some pairs come first, a pair that fits after the other, so that pairs
+    are in the list whole; what room is left is filled from all candidates.
+    """
 
     per_query: int
     seed: int
@@ -24,10 +29,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Signalled:
-    """Scores of all candidates: the teacher's own [n] and its members' [M, n]."""
+    """What the teacher said of all candidates: its own scores [n], its members' [M, n], and judged pairs of them."""
 
     scores: np.ndarray
     members: np.ndarray
+    pairs: PlacedPairs | None = None
 
 
 InBatch = Callable[[Sequence[int], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -77,6 +83,8 @@ class TrainingSet:
         is_target = np.isin(self.role[positions], TARGETS)
         generator = np.random.default_rng((self.draw.seed, epoch, query))
         others = positions[~is_target]
+        if self.signalled.pairs is not None:
+            return self._around_pairs(query, positions[is_target], others, generator)
         size = self.draw.per_query if is_target.any() else self.draw.per_query + 1
         if len(others) > size:
             others = generator.choice(others, size, replace=False, shuffle=False)
@@ -84,6 +92,31 @@ class TrainingSet:
             return others
         target = generator.choice(positions[is_target], 1)
         return np.concatenate([target, others])
+
+    def _around_pairs(
+        self, query: int, targets: np.ndarray, others: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """A list that holds pairs of the query whole, drawn in a random order while their passages fit."""
+        chosen = generator.choice(targets, 1).tolist() if len(targets) else []
+        size = 1 + self.draw.per_query
+        usable = {*chosen, *others.tolist()}
+        left, right, _ = self.pairs_of(query)
+        for number in generator.permutation(len(left)).tolist():
+            pair = [int(left[number]), int(right[number])]
+            fresh = [position for position in pair if position not in chosen]
+            if usable.issuperset(pair) and len(chosen) + len(fresh) <= size:
+                chosen += fresh
+        rest = others[~np.isin(others, chosen)]
+        room = size - len(chosen)
+        return np.concatenate([chosen, generator.permutation(rest)[:room]]).astype(np.int64)
+
+    def pairs_of(self, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Judged pairs of a query: positions of both candidates, and the log-odds of the first over the second."""
+        pairs = self.signalled.pairs
+        if pairs is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        own = slice(pairs.offsets[query], pairs.offsets[query + 1])
+        return pairs.left[own], pairs.right[own], pairs.log_odds[own]
 
 
 def combine_scores(candidates: Candidates, members: np.ndarray, teacher: ScoreTeacher, dark: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from training_case import make_candidates
+import torch
+from training_case import make_candidates, make_pairs, make_training_set
 from transformers import AutoTokenizer
 
 from retrieval_kd.contracts import Passage, Role, Side
@@ -131,3 +132,30 @@ def test_made_passages_and_pseudo_positives(tmp_path, tokenizer):
     assert batch.signals.dark[order].tolist() == [False, False, True]
     assert batch.signals.members.shape == (0, 1, 3)
     assert batch.known_positives.tolist() == [[-1]]
+
+
+def test_pairs_of_the_lists_are_in_the_batch(tmp_path, tokenizer):
+    """By a loop over the judged pairs: those with both passages in their query's list."""
+    training_set = make_training_set(tmp_path, paired=True)
+    pairs = make_pairs(make_candidates()[0])
+    batch = BatchMaker(training_set, tokenizer)(ITEMS)
+    said = {}
+    rows = zip(pairs.query_ids, pairs.passage_i, pairs.passage_j, pairs.log_odds.tolist(), strict=True)
+    for query, i, j, odds in rows:
+        key, value = ((query, i, j), odds) if (query, j, i) not in said else ((query, j, i), -odds)
+        said.setdefault(key, []).append(value)
+    expected = {}
+    for row, (query, epoch) in enumerate(ITEMS):
+        shown = training_set.passages.ids(training_set.rows[training_set.list_of(query, epoch)])
+        for (owner, i, j), values in said.items():
+            if owner == f"q{query}" and i in shown and j in shown:
+                expected[row, i, j] = sum(values) / len(values)
+    found = {}
+    for (row, i, j), odds in zip(batch.signals.pairs.tolist(), batch.signals.log_odds.tolist(), strict=True):
+        one, other = batch.passage_ids[i], batch.passage_ids[j]
+        key = (row, one, other) if (row, one, other) in expected else (row, other, one)
+        found[key] = odds if key[1] == one else -odds
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert len(found) == len(batch.signals.pairs) > len(ITEMS)
+    assert batch.signals.pairs.dtype == torch.int64
+    assert batch.signals.log_odds.dtype == torch.float32

@@ -15,7 +15,7 @@ import pytest
 
 from retrieval_kd.contracts import ScoreKind, UserError
 from retrieval_kd.data import shard_folder, shards
-from retrieval_kd.data.score_store import PairKeys, ScoreStore
+from retrieval_kd.data.score_store import ScoreKeys, ScoreStore
 from retrieval_kd.data.shards import Shard, locate
 
 GOLDEN_KEY = [[18008098051713784362, 3875627703561024932]]
@@ -110,7 +110,7 @@ def test_equals_a_dictionary(tmp_path, monkeypatch, seed):
     for _ in range(40):
         store = stores[draw.integers(2)]
         values = draw.integers(0, 12, (draw.integers(0, 60), 2)).astype(np.uint64) << np.uint64(58)
-        keys = PairKeys("t", values)
+        keys = ScoreKeys("t", values)
         if draw.random() < 0.5:
             scores = draw.random(len(values)).astype(np.float32)
             store.append(keys, scores, ScoreKind.LOGIT)
@@ -331,8 +331,29 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def test_lists_that_are_not_aligned_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="2 queries are not aligned with 1 passages"):
+    with pytest.raises(ValueError, match="columns of 2, 1 texts are not aligned"):
         ScoreStore(tmp_path).keys("t", ["a", "b"], ["c"])
+
+
+def test_two_passages_in_an_order_are_a_row_of_their_own(tmp_path):
+    """A judge of pairs uses the same store: either order is scored once, and is no score of one passage."""
+
+    class Judge(Teacher):
+        def score(self, queries, firsts, seconds):
+            self.calls.extend(zip(queries, firsts, seconds, strict=True))
+            return np.array([len(q) + 100 * len(i) - len(j) for q, i, j in self.calls[-len(queries) :]], np.float32)
+
+    draw = random.Random(2)
+    rows = [("q" * draw.randint(1, 4), "i" * draw.randint(1, 6), "j" * draw.randint(1, 6)) for _ in range(80)]
+    both = [*rows, *((q, j, i) for q, i, j in rows)]
+    judge, store = Judge(), ScoreStore(tmp_path)
+    scores = store.score_missing(judge, *zip(*both, strict=True), chunk=7)
+    assert scores.tolist() == [len(q) + 100 * len(i) - len(j) for q, i, j in both]
+    assert Counter(judge.calls) == Counter(set(both))
+    again = ScoreStore(tmp_path).score_missing(judge, *zip(*both[::-1], strict=True))
+    assert again.tolist() == scores[::-1].tolist()
+    assert len(judge.calls) == len(set(both)) == store.count(judge.fingerprint)
+    assert np.isnan(store.lookup(store.keys(judge.fingerprint, *zip(*[row[:2] for row in rows], strict=True)))).all()
 
 
 def test_no_pairs_need_no_teacher(tmp_path):

@@ -109,3 +109,46 @@ def test_a_list_that_the_teacher_refuses_is_named():
     members[:, slice(*candidates.offsets[3:5])] = np.nan
     with pytest.raises(UserError, match=f"query {candidates.query_ids[3]}: a member has no score"):
         combine_scores(candidates, members, Refusing(), np.zeros(len(candidates), bool))
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("paired"), paired=True)
+
+
+def test_pairs_are_in_the_list_whole(paired):
+    """Lists are as long as without pairs, of one positive, and hold as many pairs as fit; by chance few would."""
+    shown, by_chance = 0, 0
+    plain = Signalled(paired.signalled.scores, paired.signalled.members)
+    for query in range(QUERIES):
+        left, right, _ = paired.pairs_of(query)
+        for epoch in range(10):
+            positions = paired.list_of(query, epoch)
+            roles = paired.role[positions].tolist()
+            assert len(set(positions.tolist())) == len(positions) == 5
+            assert roles == [Role.POSITIVE] * (query != 12) + [Role.HARD] * (4 + (query == 12))
+            shown += (np.isin(left, positions) & np.isin(right, positions)).sum()
+            paired.signalled, before = plain, paired.signalled
+            positions = paired.list_of(query, epoch)
+            paired.signalled = before
+            by_chance += (np.isin(left, positions) & np.isin(right, positions)).sum()
+    assert shown > 1.5 * by_chance
+    assert shown / (10 * QUERIES) > 2
+
+
+def test_every_pair_that_can_be_shown_gets_its_turn(paired):
+    for query in (0, 5, 12):
+        left, right, _ = paired.pairs_of(query)
+        seen = np.zeros(len(left), bool)
+        for epoch in range(40):
+            positions = paired.list_of(query, epoch)
+            seen |= np.isin(left, positions) & np.isin(right, positions)
+        assert seen.all()
+
+
+def test_lists_around_pairs_are_drawn_by_seed_epoch_and_query(paired, tmp_path):
+    same, other = (make_training_set(tmp_path / str(seed), seed=seed, paired=True) for seed in (3, 4))
+    lists = {(query, epoch): paired.list_of(query, epoch).tolist() for query in range(8) for epoch in range(4)}
+    assert lists == {key: same.list_of(*key).tolist() for key in lists}
+    assert lists != {key: other.list_of(*key).tolist() for key in lists}
+    assert len({frozenset(lists[3, epoch]) for epoch in range(4)}) > 1  # q3 has no pair

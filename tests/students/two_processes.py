@@ -20,6 +20,8 @@ CASES = {
     "listwise_kl": {"names": ["listwise_kl"]},
     "listwise_kl_zero": {"names": ["listwise_kl_zero"]},
     "margin_mse": {"names": ["margin_mse"]},
+    "pairwise": {"names": ["pairwise"], "paired": True},
+    "pairwise_of_queries": {"names": ["pairwise_of_queries", "ranknet"], "paired": True},
     "all, cached, an encoder per side": {
         "names": ["contrastive", "listwise_kl", "margin_mse"],
         "gradient_cache": True,
@@ -127,9 +129,12 @@ def dist_rank():
 
 
 def everything(folder, checkpoint):
-    training_set = make_training_set(folder)
-    steps = {name: step(training_set, checkpoint, **settings) for name, settings in CASES.items()}
-    return steps, pool(training_set, checkpoint)
+    sets = {paired: make_training_set(folder / str(paired), paired=paired) for paired in (False, True)}
+    steps = {}
+    for name, settings in CASES.items():
+        settings = dict(settings)
+        steps[name] = step(sets[settings.pop("paired", False)], checkpoint, **settings)
+    return steps, pool(sets[False], checkpoint)
 
 
 def second(file, folder, checkpoint):
