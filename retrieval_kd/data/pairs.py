@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.query_ids)
 
+    def take(self, rows: Sequence[int]) -> Pairs:
+        """Some of the rows."""
+        texts = (self.query_ids, self.passage_i, self.passage_j, self.order, self.teacher)
+        queries, one, other, order, teacher = ([column[row] for row in rows] for column in texts)
+        return Pairs(queries, one, other, order, self.log_odds[list(rows)], teacher)
+
     def write(self, path: Path) -> None:
         """Write Parquet, ids and names as dictionaries."""
         columns = (self.query_ids, self.passage_i, self.passage_j, self.order, self.log_odds, self.teacher)
@@ -64,8 +70,8 @@ class Pairs:
         same = next((k for k in range(count) if texts["passage_i"][k] == texts["passage_j"][k]), None)
         if same is not None:
             raise UserError(f"{path}: row {same + 1} pairs passage {texts['passage_i'][same]!r} with itself")
-        ids = [texts[name] for name in ("query_id", "passage_i", "passage_j", "order")]
-        return cls(*ids, _log_odds(path, table), texts["teacher"])
+        queries, one, other = texts["query_id"], texts["passage_i"], texts["passage_j"]
+        return cls(queries, one, other, texts["order"], _log_odds(path, table), texts["teacher"])
 
 
 @dataclass(frozen=True, eq=False)

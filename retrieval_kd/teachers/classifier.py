@@ -27,7 +27,7 @@ _BOOKKEEPING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "trans
 def load_classifier(name: str, to_train: bool) -> tuple[PreTrainedModel, Any]:
     """Model with float32 weights and fast tokenizer; a head that the checkpoint lacks starts fresh, to be trained."""
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(name)
             trained_head = any(kind.endswith(HEAD) for kind in config.architectures or ())
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -104,7 +104,7 @@ def classifier_digest(model: PreTrainedModel, tokenizer: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the library's loading table out of the log, and its bars too where nobody watches."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.data.tokenize import GroupPlan
-from retrieval_kd.teachers.pair_tokens import PairBatch, PairTokenizer
+from retrieval_kd.teachers.pair_tokens import PairTokenizer
+from retrieval_kd.teachers.token_rows import PairBatch
 
 
 class LabelledList(NamedTuple):

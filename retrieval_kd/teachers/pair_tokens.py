@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from retrieval_kd.data.tokenize import GroupPlan, ordinary, spelled_specials
-
-Columns = dict[str, list[list[int]]]  # by model input: one list of numbers per pair, without padding
+from retrieval_kd.data.tokenize import ordinary, spelled_specials
+from retrieval_kd.teachers.token_rows import Columns, PaddedGroups
 
 
-@dataclass(frozen=True, slots=True)
-class PairBatch:
-    """N pairs in padded groups; ``order[i]`` is the pair that row i of the groups' concatenation holds."""
-
-    groups: tuple[dict[str, Tensor], ...]  # each: input name -> [n, L]
-    order: Tensor  # [N] int64, a permutation
-
-    def to(self, device: torch.device | str) -> PairBatch:
-        """Copy on ``device``."""
-        groups = tuple({name: x.to(device, non_blocking=True) for name, x in group.items()} for group in self.groups)
-        return PairBatch(groups, self.order.to(device, non_blocking=True))
-
-
-class PairTokenizer:
+class PairTokenizer(PaddedGroups):
     """Encodes pairs as the model was trained to read them, with user text as ordinary text.
 
     A pair that is too long loses the end of its passage. Only where a query alone leaves no room for a passage is the
@@ -41,7 +22,7 @@ class PairTokenizer:
     """
 
     def __init__(self, tokenizer: Any, max_length: int, templates: tuple[str, str]) -> None:
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer)
         self.max_length = max_length
         self.templates = templates
         self._spelled = spelled_specials(tokenizer)
@@ -91,31 +72,3 @@ class PairTokenizer:
             distinct, add_special_tokens=False, split_special_tokens=True, truncation=False, verbose=False
         )["input_ids"]
         return {text for text, tokens in zip(distinct, ids, strict=True) if len(tokens) >= room}
-
-    def batch(self, columns: Columns, plan: GroupPlan) -> PairBatch:
-        """All pairs in the groups of like length that ``plan`` cuts.
-
-        The longest come first, so that a machine with too little memory fails at once and not at the end.
-        """
-        sizes = lengths(columns)
-        ascending = np.argsort(sizes, kind="stable")
-        rows = [ascending[start:end] for start, end in reversed(plan(sizes[ascending]))]
-        return PairBatch(tuple(self.pad(columns, group) for group in rows), torch.from_numpy(np.concatenate(rows)))
-
-    def pad(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
-        """Model inputs [n, L] of some pairs, padded on the right."""
-        sizes = lengths(columns)[rows]
-        shape = (len(rows), int(sizes.max()))
-        inside = np.arange(shape[1]) < sizes[:, None]
-        fill = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
-        group = {"attention_mask": torch.from_numpy(inside.astype(np.int64))}
-        for name, values in columns.items():
-            padded = np.full(shape, fill.get(name, 0), dtype=np.int64)
-            padded[inside] = [number for row in rows for number in values[row]]
-            group[name] = torch.from_numpy(padded)
-        return group
-
-
-def lengths(columns: Columns) -> np.ndarray:
-    """int64 [N] tokens of each pair."""
-    return np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)

@@ -44,7 +44,7 @@ def test_scores_are_the_logits_of_each_pair_alone(encoder, tiny):
 
 @pytest.mark.parametrize("tokens", [1, 40, 10_000])
 def test_scores_do_not_depend_on_batches_or_order(encoder, tiny, tokens, monkeypatch):
-    monkeypatch.setattr("retrieval_kd.teachers.cross_encoder.WINDOW", 3)
+    monkeypatch.setattr("retrieval_kd.teachers.token_rows.WINDOW", 3)
     expected = encoder.score(QUERIES, PASSAGES)
     other = CrossEncoder(tiny, max_length=32, tokens_per_batch=tokens)
     order = [3, 0, 4, 2, 1]

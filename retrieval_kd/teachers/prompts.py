@@ -1,0 +1,125 @@
+"""Prompts: a template filled with a query and one or two passages, within a number of tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.tokenize import ordinary, spelled_specials
+from retrieval_kd.teachers.token_rows import Columns, PaddedGroups, shares
+
+Segment = int | list[str]  # a special token, or text and fields
+
+
+class PromptTokenizer(PaddedGroups):
+    """Fills a template and tokenizes the whole, as the model's authors do; user text stays ordinary text.
+
+    What is too long loses the ends of its passages, cut between tokens; query, template and the place of the answer
+    stay. Special tokens that the template spells (a chat's turns) are special tokens; then the tokenizer adds none of
+    its own.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        template: Holds each of the fields once, in braces.
+        fields: ``query`` first, then one or two passages.
+        max_length: In tokens, special tokens included.
+        left: Pad on the left.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, fields: Sequence[str], max_length: int, left: bool) -> None:
+        super().__init__(tokenizer, left)
+        self.template = template
+        self.fields = list(fields)
+        self.max_length = max_length
+        wrong = [name for name in self.fields if template.count(f"{{{name}}}") != 1]
+        if wrong:
+            needed = ", ".join(f"{{{name}}}" for name in self.fields)
+            raise UserError(f"template: {{{wrong[0]}}} must stand in it once; it holds {needed}")
+        self._spelled = spelled_specials(tokenizer)
+        self._segments = self._cut(template)
+
+    def _cut(self, template: str) -> list[Segment]:
+        """The template at its special tokens."""
+        special = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items()}
+        special = {text: number for text, number in special.items() if text in template}
+        field = "|".join(re.escape(f"{{{name}}}") for name in self.fields)
+        pieces = re.split("(" + "|".join(map(re.escape, sorted(special, key=len, reverse=True))) + ")", template)
+        segments: list[Segment] = []
+        for piece in pieces if special else [template]:
+            if piece in special:
+                segments.append(special[piece])
+            elif piece:
+                segments.append([part for part in re.split(f"({field})", piece) if part])
+        return segments
+
+    def encode(self, *texts: Sequence[str]) -> Columns:
+        """Token ids of each prompt, at most ``max_length``; ``texts`` are columns in the order of the fields."""
+        rows = self._tokens(texts)
+        long = [row for row, ids in enumerate(rows) if len(ids) > self.max_length]
+        if long:
+            some = [[column[row] for row in long] for column in texts]
+            for row, ids in zip(long, self._shortened(some, [len(rows[row]) for row in long]), strict=True):
+                rows[row] = ids
+        return {"input_ids": rows}
+
+    def _shortened(self, texts: list[list[str]], sizes: list[int]) -> list[list[int]]:
+        """Prompts whose passages are cut until they fit: where texts meet, tokens may join or part."""
+        queries, *passages = texts
+        ends = [self._ends(column) for column in passages]
+        room = [self.max_length - size + sum(len(column[row]) for column in ends) for row, size in enumerate(sizes)]
+        rows: list[list[int]] = [[]] * len(sizes)
+        todo = list(range(len(sizes)))
+        while todo:
+            cut = [queries, *(list(column) for column in passages)]
+            for row in todo:
+                if room[row] < len(passages):
+                    raise UserError(
+                        f"max_length={self.max_length} leaves no room for a passage beside the template and the query"
+                        f" {queries[row][:60]!r}; a larger one would"
+                    )
+                for place, share in enumerate(shares([len(column[row]) for column in ends], room[row])):
+                    cut[place + 1][row] = passages[place][row][: ends[place][row][share - 1]] if share else ""
+            for row, ids in zip(todo, self._tokens([[column[row] for row in todo] for column in cut]), strict=True):
+                rows[row] = ids
+                room[row] -= max(0, len(ids) - self.max_length)
+            todo = [row for row in todo if len(rows[row]) > self.max_length]
+        return rows
+
+    def _ends(self, texts: list[str]) -> list[list[int]]:
+        """Where in each text its tokens end."""
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
+
+    def _tokens(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Whole prompts, however long."""
+        rows: list[list[int]] = [[] for _ in texts[0]]
+        whole = len(self._segments) == 1
+        for segment in self._segments:
+            if isinstance(segment, int):
+                for row in rows:
+                    row.append(segment)
+                continue
+            for row, ids in zip(rows, self._text_tokens(segment, texts, whole), strict=True):
+                row += ids
+        return rows
+
+    def _text_tokens(self, parts: list[str], texts: Sequence[Sequence[str]], whole: bool) -> list[list[int]]:
+        names = {f"{{{name}}}": number for number, name in enumerate(self.fields)}
+        columns = [texts[names[part]] if part in names else [part] * len(texts[0]) for part in parts]
+        encoded = self.tokenizer(
+            ["".join(row) for row in zip(*columns, strict=True)],
+            add_special_tokens=whole,
+            split_special_tokens=True,
+            truncation=False,
+            verbose=False,
+            return_attention_mask=False,
+            return_special_tokens_mask=bool(self._spelled),
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        if not self._spelled:
+            return ids
+        return ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
