@@ -1,0 +1,1 @@
+"""Which two passages of a list a judge compares."""
