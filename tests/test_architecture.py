@@ -16,7 +16,7 @@ LAYERS = [
     {"cli"},
     {"pipeline"},
     {"callbacks", "interop"},
-    {"students", "teachers", "negatives", "filters", "pacing", "objectives", "regularizers"},
+    {"students", "teachers", "negatives", "pairs", "filters", "pacing", "objectives", "regularizers"},
     {"engines", "evaluation"},
     {"data"},
     {"functional"},

@@ -18,8 +18,8 @@ EXPERIMENTS = conf_tree.options().get("experiment", [])
 MOST_LINES = 60
 
 # Options that are composed by themselves: other options place these, and experiments set keys of what they select.
-ALONE = {"scorer": ["teacher=pointwise"], "experiment": []}
-PLACES = {"scorer": "scorer@teacher.scorer"}
+ALONE = {"scorer": ["teacher=pointwise"], "judge": ["teacher=pairwise"], "experiment": []}
+PLACES = {"scorer": "scorer@teacher.scorer", "judge": "judge@teacher.judge"}
 WITHOUT_DEFAULT = {"data": "data.path=folder"}
 
 # Keys that the pipeline itself reads, and does not hand to the constructor: by group.

@@ -50,9 +50,9 @@ def stages(plan: Plan) -> Iterator[tuple[str, Plan]]:
 
 
 def check_lists(*plans: Plan) -> None:
-    """Build the negatives, which name the setting that they refuse; first, for steps are planned by what they say."""
+    """Build negatives and samplers, which name the setting that they refuse; first, for steps are planned by these."""
     for plan in plans:
-        _ = plan.parts.negatives
+        _ = plan.parts.negatives, plan.parts.pairs
 
 
 def planned(plan: Plan) -> list[Step]:
@@ -100,6 +100,8 @@ class Work:
         """Build what is cheap to build; constructors name the setting that they refuse."""
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
+        for stage in self.stages if self.names["score"] or self.names["pair"] else ():
+            _check_answers(stage, judged=bool(self.names["pair"]))
 
     def check_room(self) -> None:
         """Refuse a store on a file system that cannot hold what is still to be made."""
@@ -178,6 +180,16 @@ def _check_training(plan: Plan) -> None:
         training.optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"optimizer: {' '.join(str(error).split())}") from error
+
+
+def _check_answers(plan: Plan, judged: bool) -> None:
+    """Refuse answers that a language model's tokenizer splits, before the lists are mined for it."""
+    judge = [plan.parts.judge] if judged and "judge" in plan.values["teacher"] else []
+    for node in (*plan.parts.scorers.values(), *judge):
+        if "answers" in node:
+            from retrieval_kd.teachers.language_model import answer_tokens, load_tokenizer
+
+            answer_tokens(node["name"], load_tokenizer(node["name"])[1], node["answers"])
 
 
 def _run_bytes(entry: Entry, depth: int, counts: Counts) -> int:

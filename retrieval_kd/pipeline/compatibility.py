@@ -101,6 +101,25 @@ def teacher_gives_what_is_needed(config: Config) -> str | None:
     return None
 
 
+def a_judge_stands_on_scores(config: Config) -> str | None:
+    """A judge of pairs on top of another would have no scores to draw pairs by."""
+    if "judge" not in config["teacher"].get("base", {}):
+        return None
+    return "teacher.base=pairwise is a judge of pairs itself; teacher@teacher.base=ensemble or pointwise would fit"
+
+
+def a_judge_learns_from_what_there_is(config: Config) -> str | None:
+    """A judge that is trained here needs to be told which of two passages is the better one."""
+    train = config["teacher"].get("judge", {}).get("train") or {}
+    asked = any(Signal.PREFERENCE in node.get("needs", []) for _, node in _parts(config))
+    if not asked or train.get("labels") != "judgements" or _judged(config):
+        return None
+    return (
+        "teacher.judge.train.labels=judgements, and the training data has none (data.judgements=none);"
+        " teacher.judge.train.labels=scores, a ready judge, or judge@teacher.judge=score_differences would fit"
+    )
+
+
 def hard_labels_have_judgements(config: Config) -> str | None:
     """A term with hard labels learns nothing without them."""
     if _judged(config) or _takes_teachers_top(config["negatives"]):
@@ -226,6 +245,7 @@ RULES: tuple[Rule, ...] = (
     pool_holds_the_draw,
     window_is_a_pair_of_ranks,
     run_files_teach_what_they_list,
+    a_judge_stands_on_scores,
     token_weights_are_used,
     engine_searches_what_is_made,
     engine_is_installed,
@@ -235,6 +255,7 @@ RULES: tuple[Rule, ...] = (
 TRAINING_RULES: tuple[Rule, ...] = (
     objective_is_not_empty,
     teacher_gives_what_is_needed,
+    a_judge_learns_from_what_there_is,
     hard_labels_have_judgements,
     filter_has_a_hard_label_term,
     shared_space_is_there,

@@ -12,6 +12,7 @@ from retrieval_kd.pipeline.estimates import (
     STATE_BYTES,
     Counts,
     EncoderSize,
+    asks_a_model,
     encoder_size,
     in_words,
     keeps_vectors,
@@ -39,6 +40,14 @@ def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) ->
     for stage, entry in asking.values():
         its_counts = replace(counts, plan=stage)
         _add_calls(page, stage, its_counts, mined_lists(stage, its_counts, entry))
+    judged = {
+        stage.pairing.paired(entry).key: (stage, entry)
+        for stage in stages
+        if stage.parts.needs_preferences
+        for entry in stage.train_entries
+    }
+    for stage, entry in judged.values():
+        _add_judgements(page, stage, replace(counts, plan=stage), entry)
     size = None if plan.values["model"] else encoder_size(**plan.values["encoder"])
     _add_disk(page, plan, counts, size)
     memory = [rows for stage in stages if (rows := _memory(stage))]
@@ -91,6 +100,22 @@ def _add_calls(page: Page, plan: Plan, counts: Counts, lists: Lists) -> None:
         size = scorer_size(node)
         weight = f"{in_words(texts * size.dimension * 4)} of vectors" if texts and size else ""
         page.row("", f"{name}: {'a vector per text' if texts is None else f'at most {texts:,} vectors'}", weight)
+
+
+def _add_judgements(page: Page, plan: Plan, counts: Counts, entry: Entry) -> None:
+    """How often the judge of pairs is asked; held-out pairs for its report come on top, a thousand at most."""
+    if not asks_a_model(plan.parts.judge):
+        page.row("judge", "asks no model", "the base's scores, or a file")
+        return
+    each = plan.values["pairs"]["per_query"]
+    orders = 2 if plan.values["teacher"]["orders"] == "both" else 1
+    mined = counts.candidates(entry)
+    queries = mined[1] if mined else counts.queries(entry)
+    about = f"{each} pairs {TIMES} {orders} orders {TIMES} {'queries' if queries is None else f'{queries:,} queries'}"
+    calls = None if queries is None else each * orders * queries
+    done = counts.known and plan.pairing.paired(entry).done
+    page.row("judge", about + ("" if calls is None else f" = {calls:,} calls"), "done" if done else "at most")
+    page.row("", "a score per call" if calls is None else f"{calls:,} scores", _scores(calls))
 
 
 def _scores(pairs: int | None) -> str:

@@ -102,6 +102,11 @@ def stores_scores(node: Mapping[str, Any]) -> bool:
     return not any(ast.unparse(part).startswith("stored = False") for part in _class_body(node))
 
 
+def asks_a_model(node: Mapping[str, Any]) -> bool:
+    """Whether a judge reads texts: others compare scores, or have their pairs from a file."""
+    return any(isinstance(part, ast.FunctionDef) and part.name == "score" for part in _class_body(node))
+
+
 def _class_body(node: Mapping[str, Any]) -> list[ast.stmt]:
     """A scorer's class, read and not imported: that may take seconds."""
     module, _, name = str(node["_target_"]).rpartition(".")

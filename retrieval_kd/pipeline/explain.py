@@ -79,6 +79,8 @@ def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origi
         _add_teacher(page, plan, origins)
     else:
         page.row("teacher", "not asked: no term needs its scores")
+    if plan.parts.needs_preferences:
+        _add_judge(page, plan, origins)
     _add_negatives(page, plan, origins)
     _add_trainer(page, plan, counts, origins)
     for group in ("objective", "student", "teacher", "negatives", "filter", "pacing", "regularizer"):
@@ -125,20 +127,33 @@ def _add_student(page: Page, plan: Plan, origins: Origins) -> None:
 
 
 def _add_teacher(page: Page, plan: Plan, origins: Origins) -> None:
-    teacher, options = plan.values["teacher"], plan.values["options"]
+    teacher, options = plan.parts.score_teacher, plan.values["options"]
+    prefix = "teacher.base" if "base" in plan.values["teacher"] else "teacher"
+    name = options.get("teacher@teacher.base") if prefix == "teacher.base" else options["teacher"]
     members = {f"members.{name}": node for name, node in teacher.get("members", {}).items()}
     if "scorer" in teacher:
         members["scorer"] = teacher["scorer"]
     own = {key: value for key, value in teacher.items() if key not in ("members", "scorer")}
-    settings, keys = _settings(own, "teacher")
+    settings, keys = _settings(own, prefix)
     names = ", ".join(path.removeprefix("members.") for path in members)
-    text = _call(options["teacher"], settings)
+    text = _call(str(name), settings)
     page.row("teacher", f"{text} of {names}" if "members" in teacher else text, origins.summary(keys))
     for path, node in members.items():
-        settings, keys = _settings(node, f"teacher.{path}")
-        option = options.get(f"scorer@teacher.{path}") or str(node["_target_"]).rpartition(".")[2]
+        settings, keys = _settings(node, f"{prefix}.{path}")
+        option = options.get(f"scorer@{prefix}.{path}") or str(node["_target_"]).rpartition(".")[2]
         name = path.removeprefix("members.")
         page.row("", f"{name}: " * (name != option) + _call(option, settings), origins.summary(keys))
+
+
+def _add_judge(page: Page, plan: Plan, origins: Origins) -> None:
+    """Who judges pairs, and which."""
+    node, options = plan.parts.judge, plan.values["options"]
+    settings, keys = _settings(node, "teacher.judge")
+    keys = {"orders": "teacher.orders", **keys}
+    text = _call(str(options.get("judge@teacher.judge")), settings)
+    page.row("judge", f"{text}, orders {plan.values['teacher']['orders']}", origins.summary(keys))
+    settings, keys = _settings({key: value for key, value in plan.values["pairs"].items() if key != "seed"}, "pairs")
+    page.row("pairs", _call(options["pairs"], settings), origins.summary(keys))
 
 
 def _add_negatives(page: Page, plan: Plan, origins: Origins) -> None:
@@ -220,9 +235,7 @@ def _steps(plan: Plan) -> list[Step]:
     """All steps, each once, those before the ones that read them."""
     if plan.values["target"] != "teacher":
         results = plan.results()
-    elif (taught := plan.taught()) is not None:
-        results = [taught]
-    else:
+    elif not (results := plan.pairing.trainings()):
         raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
     return list({step.key: step for result in results for step in result.walk()}.values())
 

@@ -16,7 +16,7 @@ NO_RESULT = {
 }
 SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a time, wherever it stands
 # Raised when a step would write something else for the same config and inputs.
-STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "train", "time", "evaluate")
+STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "pair", "train", "time", "evaluate")
 VERSIONS = dict.fromkeys(STEPS, 1)
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model"})  # of a folder, what a model is read from

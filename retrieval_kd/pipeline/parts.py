@@ -16,7 +16,7 @@ from retrieval_kd.pipeline.build import METADATA, build
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import Engine, ScoreTeacher
+    from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
@@ -36,13 +36,27 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any objective term asks the teacher."""
-        return any("score" in term.get("needs", ()) for term in self.values["objective"].values())
+        """Whether any objective term asks the teacher for scores; pairs are drawn by them."""
+        return self._needs("score") or self.needs_preferences
+
+    @property
+    def needs_preferences(self) -> bool:
+        """Whether any objective term asks for judged pairs."""
+        return self._needs("preference")
+
+    def _needs(self, signal: str) -> bool:
+        return any(signal in term.get("needs", ()) for term in self.values["objective"].values())
 
     @property
     def negatives(self) -> Any:
         """The source of candidates."""
         return build(self.cfg.negatives)
+
+    @property
+    def pairs(self) -> PairSampler:
+        """What draws the pairs that are judged."""
+        sampler: PairSampler = build(self.cfg.pairs)
+        return sampler
 
     @property
     def engine(self) -> Callable[[Mapping[str, np.ndarray]], Engine]:
@@ -142,15 +156,39 @@ class Parts:
     # ---- the teacher
 
     @property
+    def score_teacher(self) -> dict[str, Any]:
+        """The node of the teacher, or of the base that a judge of pairs stands on."""
+        teacher: dict[str, Any] = self.values["teacher"]
+        return teacher.get("base", teacher)
+
+    @property
+    def judge(self) -> dict[str, Any]:
+        """The node of the judge of pairs."""
+        if "judge" not in self.values["teacher"]:
+            raise UserError("pairs are judged by teacher=pairwise; this teacher gives none")
+        judge: dict[str, Any] = self.values["teacher"]["judge"]
+        return judge
+
+    @property
     def scorers(self) -> dict[str, Any]:
         """The nodes of the teacher's members, by name."""
-        teacher = self.values["teacher"]
+        teacher = self.score_teacher
         return teacher["members"] if "members" in teacher else {"teacher": teacher["scorer"]}
 
     @property
     def to_teach(self) -> list[str]:
         """Members that are trained here."""
         return [name for name, node in self.scorers.items() if node.get("train")]
+
+    @property
+    def learns_here(self) -> bool:
+        """Whether a member, or the judge of pairs where one is asked, is trained here."""
+        return bool(self.to_teach) or (self.needs_preferences and bool(self.judge.get("train")))
+
+    def group(self, name: str) -> Any:
+        """A group of the config; of a teacher of preferences, its scores and its judge apart from each other."""
+        apart = {"teacher": self.score_teacher, "judge": self.values["teacher"].get("judge")}
+        return apart[name] if name in apart else self.values[name]
 
     def teacher_reads(self, offer: str) -> bool:
         """Whether a member is given this."""
@@ -159,9 +197,18 @@ class Parts:
     def teacher(self, offers: Mapping[str, Callable[[], Any]], taught: Path | None) -> ScoreTeacher:
         """The teacher; a member's constructor gets those of ``offers`` that its option ``reads``."""
         members = {name: self._scorer(name, node, offers, taught) for name, node in self.scorers.items()}
-        node = self.values["teacher"]
+        node = self.score_teacher
         given = {"members": members} if "members" in node else {"scorer": members["teacher"]}
         teacher: ScoreTeacher = build(_without(node, given), **given)
+        return teacher
+
+    def pair_teacher(
+        self, base: ScoreTeacher, offers: Mapping[str, Callable[[], Any]], taught: Path | None
+    ) -> PairTeacher:
+        """A judge of pairs on top of a score teacher."""
+        judge = self._scorer("judge", self.judge, offers, taught)
+        node = _without(self.values["teacher"], ("base", "judge"))
+        teacher: PairTeacher = build(node, base=base, judge=judge)
         return teacher
 
     def _scorer(

@@ -18,6 +18,7 @@ from retrieval_kd.pipeline.entries import Entries, Entry, entries, refuse_unjudg
 from retrieval_kd.pipeline.environment import machine
 from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
 from retrieval_kd.pipeline.keys import VERSIONS, deciding, model_folder, named_files, path_key
+from retrieval_kd.pipeline.pairing import Pairing
 from retrieval_kd.pipeline.parts import Parts
 from retrieval_kd.pipeline.steps.timing import Timing, time_answers
 from retrieval_kd.pipeline.steps.weighing import read_weights, weigh
@@ -49,6 +50,11 @@ class Plan:
             "passages": lambda: self._start_entry.collection.passages,
         }
         return Parts(self.cfg, self.values, start)
+
+    @cached_property
+    def pairing(self) -> Pairing:
+        """The steps about pairs."""
+        return Pairing(self)
 
     @property
     def store(self) -> Path:
@@ -290,6 +296,7 @@ class Plan:
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
         steps = [*map(self.mined, lists), *(map(self.scored, asked) if self.parts.needs_scores else ())]
+        steps += self.pairing.of_training(entries, self.reported_entry)
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps import stage  # here: planning does without torch
@@ -307,8 +314,8 @@ class Plan:
     @property
     def reported_entry(self) -> Entry:
         """Whose lists the teacher is judged by: held-out ones where it learned from the training lists itself."""
-        held_out = self.entries.validation
-        return held_out if self.parts.to_teach and held_out is not None and held_out.judged else self.train_entries[0]
+        held_out = self.entries.validation if self.parts.learns_here else None
+        return held_out if held_out is not None and held_out.judged else self.train_entries[0]
 
     # ---- results
 
@@ -372,11 +379,11 @@ class Plan:
     # ---- making steps
 
     def _declared(self, *names: str) -> dict[str, Any]:
-        return {name: deciding(name, self.values[name]) for name in names}
+        return {name: deciding(name, self.parts.group(name)) for name in names}
 
     def _files(self, *groups: str) -> list[str]:
         """Digests of the files and folders that groups of the config name."""
-        return [path_key(path, "", self._digests) for group in groups for path in named_files(self.values[group])]
+        return [path_key(path, "", self._digests) for group in groups for path in named_files(self.parts.group(group))]
 
     @property
     def _digests(self) -> Path:

@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def step(cfg: DictConfig, name: str) -> list[Path]:
-    """One step alone, with what it needs: on the training split for mine and score, else on what is evaluated.
+    """One step alone, with what it needs: on the training split for mine, score and pair, else on what is evaluated.
 
     Returns where its artifacts lie: in the store, or below ``output_dir``, one folder for each collection.
     """
@@ -61,9 +61,9 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
             if not entry.judged:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
-    if name in ("mine", "score"):
+    if name in ("mine", "score", "pair"):
         check_lists(plan)
-        made = plan.mined if name == "mine" else plan.scored
+        made = {"mine": plan.mined, "score": plan.scored, "pair": plan.pairing.paired}[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run
@@ -132,10 +132,12 @@ def _new_folder(plan: Plan) -> Path:
 
 def _teacher_alone(plan: Plan) -> Path:
     check_lists(plan)
-    taught = plan.taught()
-    if taught is None:
+    taught = plan.pairing.trainings()
+    if not taught:
         raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
-    return _artifacts(plan, plan.train_entries[:1], [taught])[0]
+    for step in taught[:-1]:
+        step.make()
+    return _artifacts(plan, plan.train_entries[:1], taught[-1:])[0]  # of the judge, where there is one
 
 
 def _artifacts(

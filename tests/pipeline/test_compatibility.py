@@ -35,6 +35,11 @@ SOFT = {"listwise_kl": {"needs": ["score"], "weight": 1.0}}
 HARD = {"contrastive": {"needs": ["judgements"], "weight": 1.0}}
 DYNAMIC = {"filter": {"_target_": "retrieval_kd.filters.dynamic.Dynamic"}, "options/filter": "dynamic"}
 ATTENTION = {"objective": {"word": {"needs": ["attention"]}}, "teacher/gives": ["score", "attention"]}
+UNJUDGED_PAIRS = {
+    "objective": {"pairwise": {"needs": ["preference"], "weight": 1.0}},
+    "teacher/gives": ["score", "preference"],
+    "data/judgements": "none",
+}
 
 # rule, what is refused, words of the refusal, what passes
 CASES = [
@@ -50,6 +55,18 @@ CASES = [
         {"negatives/makes": "dark", "teacher/scorer": FILE},
         ["negatives=hard", "teacher.scorer", "cross_encoder"],
         {"teacher/scorer": FILE},
+    ),
+    (
+        "a_judge_stands_on_scores",
+        {"teacher/base": {"judge": {}}},
+        ["teacher.base=pairwise", "teacher@teacher.base=ensemble"],
+        {"teacher/base": {"gives": ["score"]}},
+    ),
+    (
+        "a_judge_learns_from_what_there_is",
+        UNJUDGED_PAIRS | {"teacher/judge": {"train": {"labels": "judgements"}}},
+        ["labels=judgements", "data.judgements=none", "labels=scores"],
+        UNJUDGED_PAIRS | {"teacher/judge": {"train": {"labels": "scores"}}},
     ),
     (
         "penalties_are_of_terms",

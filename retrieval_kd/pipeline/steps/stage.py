@@ -19,12 +19,14 @@ from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import Side
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
+from retrieval_kd.data.pairs import Pairs, PlacedPairs, place
 from retrieval_kd.data.tokenize import SideSettings
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
@@ -49,6 +51,7 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     if plan.before is not None:  # read from its folder, with the lengths of the stage before
         student.tokenizer.sides = {side: SideSettings(**plan.values["student"][side.value]) for side in Side}
     found = _report(folder, plan, student) if plan.parts.needs_scores else {}
+    found |= _pair_report(folder, plan) if plan.parts.needs_preferences else {}
     sets = [_training_set(plan, entry) for entry in plan.train_entries]
     data = TrainingData(sets, [entry.weight for entry in plan.train_entries], plan.values["seed"])
     settings = TrainerSettings(**plan.values["trainer"])
@@ -70,7 +73,7 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
         collection.judgements,
         candidates,
         collection.passages,
-        _signals(plan, entry, candidates),
+        replace(_signals(plan, entry, candidates), pairs=_paired(plan, entry, candidates)),
         Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
         _in_batch(plan, entry, candidates),
     )
@@ -78,7 +81,7 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
 
 def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores | None:
     """The teacher over whole batches, where it is asked so."""
-    if not (plan.parts.needs_scores and plan.values["teacher"].get("in_batch")):
+    if not (plan.parts.needs_scores and plan.parts.score_teacher.get("in_batch")):
         return None
     collection = entry.collection
     return in_batch_scores(
@@ -96,6 +99,14 @@ def _signals(plan: Plan, entry: Entry, candidates: Candidates) -> Signalled:
         count = len(candidates)
         return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
     return signalled(plan.scored(entry).make(), candidates, plan.teacher(entry))
+
+
+def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | None:
+    """Judged pairs by their places among the candidates."""
+    if not plan.parts.needs_preferences:
+        return None
+    path = plan.pairing.paired(entry).make() / PAIRS
+    return place(Pairs.read(path), candidates, str(path))
 
 
 def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
@@ -128,6 +139,17 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
         start,
     )
     return {"teacher_ndcg": taught, "start_ndcg": start}
+
+
+def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
+    """Tell what the judge of pairs is worth, by pairs whose answer is known."""
+    entry = plan.reported_entry
+    step = plan.pairing.judged(entry) if entry.judged else plan.pairing.paired(entry)
+    report = json.loads((step.make() / PAIR_REPORT).read_text())
+    (folder / PAIR_REPORT).write_text(json.dumps(report, indent=1))
+    for line in report["warnings"]:
+        log.warning(line)
+    return {"judge_accuracy": report["accuracy"], "base_accuracy": report["base_accuracy"]}
 
 
 def _student_scores(collection: Collection, candidates: Candidates, student: Student, rows: slice) -> np.ndarray:

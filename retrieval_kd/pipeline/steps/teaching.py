@@ -1,4 +1,4 @@
-"""Train the teacher's cross-encoders on mined lists."""
+"""Train the teacher's cross-encoders, and a judge of pairs, on mined lists."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import get_method
+from torch.utils.data import DataLoader
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import DARK_ROLES, Role, UserError
 from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.pipeline.steps.training import precision_of, quietly
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.cross_encoder import CrossEncoder
 from retrieval_kd.teachers.cross_encoder_data import DrawnLists, LabelledList, ListCollator, training_loader
+from retrieval_kd.teachers.pair_cross_encoder import PairCrossEncoder
+from retrieval_kd.teachers.pair_training import DrawnTriples, TripleCollator, WorthList, triple_loader
+from retrieval_kd.teachers.reranker import Reranker
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collections import Collection
     from retrieval_kd.pipeline.plan import Plan
+
+LABELS = ("judgements", "scores")
 
 
 def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
@@ -35,12 +43,56 @@ def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
         if entry.collection.judgements is None:
             raise UserError(f"teacher: a cross-encoder is trained on judgements, and {entry.label} has none")
         lists += labelled_lists(entry.collection, Candidates.read(folder_of_lists / CANDIDATES))
-    settings = TrainerSettings(**plan.values["trainer"])
     found = {}
     for name, node in plan.parts.scorers.items():
         if node.get("train"):
-            found[name] = _train(node, lists, settings, folder / name)
+            found[name] = _train(node, lists, plan, folder / name)
     return {"members": found}
+
+
+def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequence[Path]) -> dict[str, Any]:
+    """Train the judge of pairs on judgements, or on the order of the score teacher, into a folder of its name."""
+    how = plan.parts.judge["train"]
+    if how["labels"] not in LABELS:
+        raise UserError(f"teacher.judge.train.labels is {' or '.join(LABELS)}, got {how['labels']}")
+    lists: list[WorthList] = []
+    for number, entry in enumerate(plan.train_entries):
+        candidates = Candidates.read(mined[number] / CANDIDATES)
+        if how["labels"] == "scores":
+            worth = signalled(scored[number], candidates, plan.teacher(entry)).scores
+        elif entry.collection.judgements is None:
+            raise UserError(
+                f"teacher.judge.train.labels=judgements: {entry.label} has none; labels=scores learns from the base"
+            )
+        else:
+            worth = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
+            worth[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
+        lists += worth_lists(entry.collection, candidates, worth)
+    return {"members": {"judge": _train_judge(plan.parts.judge, lists, plan, folder / "judge")}}
+
+
+def worth_lists(collection: Collection, candidates: Candidates, worth: np.ndarray) -> list[WorthList]:
+    """Candidates with texts, and what each is worth [n]."""
+    passages = collection.passages
+    parts = np.split(worth.astype(np.float64), candidates.offsets[1:-1])
+    return [
+        WorthList(one.query_id, collection.queries[one.query_id], passages.texts(passages.rows(one.passage_ids)), own)
+        for one, own in zip(candidates.lists(), parts, strict=True)
+    ]
+
+
+def _train_judge(node: dict[str, Any], lists: list[WorthList], plan: Plan, folder: Path) -> dict[str, Any]:
+    how = node["train"]
+    temperature = how["temperature"] if how["labels"] == "scores" else None
+    drawn = DrawnTriples(lists, how["pairs"], how["seed"], temperature)
+    pl.seed_everything(how["seed"], verbose=False)  # before the head is made
+    judge = PairCrossEncoder(
+        str(resolve_encoder(node["name"])),
+        max_length=node["max_length"],
+        optimizer=LinearAdamW(how["learning_rate"], how["weight_decay"], how["warmup"]),
+    )
+    collate = TripleCollator(judge.pairs, partial(plan_groups, overhead=GROUP_OVERHEAD))
+    return _fit(judge, triple_loader(drawn, collate, how["batch_size"]), how["epochs"], plan, folder)
 
 
 def labelled_lists(collection: Collection, candidates: Candidates) -> list[LabelledList]:
@@ -57,7 +109,7 @@ def labelled_lists(collection: Collection, candidates: Candidates) -> list[Label
     ]
 
 
-def _train(node: dict[str, Any], lists: list[LabelledList], settings: TrainerSettings, folder: Path) -> dict[str, Any]:
+def _train(node: dict[str, Any], lists: list[LabelledList], plan: Plan, folder: Path) -> dict[str, Any]:
     how = node["train"]
     pl.seed_everything(how["seed"], verbose=False)  # before the head is made
     teacher = CrossEncoder(
@@ -68,11 +120,16 @@ def _train(node: dict[str, Any], lists: list[LabelledList], settings: TrainerSet
     )
     collate = ListCollator(teacher.pairs, partial(plan_groups, overhead=GROUP_OVERHEAD))
     loader = training_loader(DrawnLists(lists, how["negatives"], how["seed"]), collate, how["batch_size"])
+    return _fit(teacher, loader, how["epochs"], plan, folder)
+
+
+def _fit(teacher: Reranker, loader: DataLoader[Any], epochs: int, plan: Plan, folder: Path) -> dict[str, Any]:
+    settings = TrainerSettings(**plan.values["trainer"])
     trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,  # lists are not shared out among processes
         precision=precision_of(settings),  # type: ignore[arg-type]
-        max_epochs=how["epochs"],
+        max_epochs=epochs,
         gradient_clip_val=settings.clip,
         logger=False,
         enable_checkpointing=False,

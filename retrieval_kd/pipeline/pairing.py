@@ -1,0 +1,84 @@
+"""The steps of a plan about pairs: the training of a judge, and what it says of training and of held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_kd.pipeline.keys import deciding
+
+if TYPE_CHECKING:
+    from retrieval_kd.contracts import PairTeacher
+    from retrieval_kd.pipeline.artifacts import Step
+    from retrieval_kd.pipeline.entries import Entry
+    from retrieval_kd.pipeline.plan import Plan
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What a plan adds for a teacher of preferences; the steps about scores do not depend on any of it."""
+
+    plan: Plan
+
+    def of_training(self, entries: Sequence[Entry], reported: Entry) -> list[Step]:
+        """What a training needs: pairs of its collections, and held-out ones that show what the judge is worth."""
+        if not self.plan.parts.needs_preferences:
+            return []
+        return [*map(self.paired, entries), *([self.judged(reported)] if reported.judged else [])]
+
+    def taught(self) -> Step | None:
+        """The training of the judge."""
+        plan, judge = self.plan, self.plan.parts.judge
+        if not judge.get("train"):
+            return None
+        mined = [plan.mined(entry) for entry in plan.train_entries]
+        scored = [plan.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == "scores" else []
+        trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            from retrieval_kd.pipeline.steps.teaching import teach_judge  # here: planning does without torch
+
+            return teach_judge(folder, plan, [one.make() for one in mined], [one.make() for one in scored])
+
+        config = {"judge": deciding("judge", judge), "trainer": trainer}
+        return plan._step("teach", config, [*mined, *scored, *self._files()], write, "judge of pairs")
+
+    def trainings(self) -> list[Step]:
+        """The trainings of the teacher: of members of the score teacher, and of the judge."""
+        judge = self.taught() if "judge" in self.plan.values["teacher"] else None
+        return [step for step in (self.plan.taught(), judge) if step is not None]
+
+    def paired(self, entry: Entry) -> Step:
+        """Judged pairs of a split's candidates, as the sampler draws them."""
+        return self._pair(entry, {"pairs": deciding("pairs", self.plan.values["pairs"])}, entry.label)
+
+    def judged(self, entry: Entry) -> Step:
+        """Judged pairs of a held-out split whose answer is known: what the judge is worth."""
+        return self._pair(entry, {"pairs": "judged"}, f"judged pairs of {entry.label}")
+
+    def _pair(self, entry: Entry, config: Mapping[str, Any], about: str) -> Step:
+        plan, teacher = self.plan, self.plan.values["teacher"]
+        mined, scored, taught = plan.mined(entry), plan.scored(entry), self.taught()
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            from retrieval_kd.pipeline.steps import pairing
+
+            draw = pairing.judged_pairs if config["pairs"] == "judged" else pairing.drawn_by(plan.parts.pairs)
+            found = [mined.make(), scored.make()]
+            return pairing.pair(folder, entry.collection, found, self.teacher(entry), draw, plan.store)
+
+        declared = {**config, "judge": deciding("judge", plan.parts.judge), "orders": teacher["orders"]}
+        inputs: list[Step | str] = [mined, scored, *([taught] if taught else []), *self._files()]
+        return plan._step("pair", declared, inputs, write, about)
+
+    def teacher(self, entry: Entry) -> PairTeacher:
+        """The judge on top of the score teacher of a split."""
+        taught = self.taught()
+        collection = entry.collection
+        offers = {"queries": lambda: collection.queries, "passages": lambda: collection.passages}
+        return self.plan.parts.pair_teacher(self.plan.teacher(entry), offers, taught.make() if taught else None)
+
+    def _files(self) -> list[str]:
+        return self.plan._files("judge")
