@@ -3,7 +3,7 @@
 usage: retrieval-kd pair teacher=pairwise [group=option] [key=value] …
 
   retrieval-kd pair teacher=pairwise pairs=disagreement pairs.per_query=16
-  retrieval-kd pair teacher=pairwise judge@teacher.judge=sequence_to_sequence teacher.orders=one
+  retrieval-kd pair teacher=pairwise judge@teacher.judge=sequence_to_sequence teacher.orders=one   duoT5
 """
 
 from __future__ import annotations

@@ -252,6 +252,20 @@ def test_teachers_that_do_not_fit_are_one_line(small, command, overrides, messag
     assert re.search(message, told[-1])
 
 
+def test_answers_that_are_split_are_told_before_anything_is_mined(small, command, written, monkeypatch, tiny, tmp_path):
+    from transformers import AutoTokenizer
+
+    from retrieval_kd.teachers import language_model
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    monkeypatch.setattr(language_model, "load_tokenizer", lambda name: (None, tokenizer))
+    judge = ("judge@teacher.judge=language_model", "teacher.judge.answers=[yes,negative]")
+    code, _, told = command("train", *small, *PAIRED, *judge, f"store={tmp_path / 'store'}")
+    assert code == 2
+    assert "answers: the tokenizer of google/flan-t5-base makes" in told[-1]
+    assert written == []
+
+
 def test_a_pair_file_is_taken_as_it_is(small, plan, tmp_path):
     made = plan.pairing.paired(plan.train_entries[0]).make()
     pairs = Pairs.read(made / "pairs.parquet")

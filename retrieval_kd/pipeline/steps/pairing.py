@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_kd.callbacks.pair_report import JudgedPairs, PairReport, pair_report
-from retrieval_kd.contracts import PairSampler, PairTeacher, Role, ScoredList, ScoreJudge, UserError
+from retrieval_kd.contracts import DARK_ROLES, PairSampler, PairTeacher, Role, ScoredList, ScoreJudge, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
 from retrieval_kd.data.score_store import ScoreStore
@@ -48,10 +48,17 @@ def pair(
     place(pairs, candidates, str(folder / PAIRS))  # refuses ids that are in no list
     pairs.write(folder / PAIRS)
     report = _report(pairs, candidates, scores)
-    (folder / PAIR_REPORT).write_text(json.dumps(_fields(report), indent=1))
+    (folder / PAIR_REPORT).write_text(json.dumps(report_fields(report), indent=1))
     for line in report.lines():
         log.info(line)
     return {"pairs": report.pairs, "queries": report.queries, "teacher_calls": calls}
+
+
+def read_report(folder: Path) -> PairReport:
+    """The report of a finished step."""
+    values = json.loads((folder / PAIR_REPORT).read_text())
+    del values["warnings"]
+    return PairReport(**{name: np.nan if value is None else value for name, value in values.items()})
 
 
 def drawn_by(sampler: PairSampler) -> Draw:
@@ -77,7 +84,7 @@ def judged_pairs(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
         if len(found) > JUDGED_QUERIES:
             break
         rows = np.arange(first, last)[np.argsort(-scores[first:last], kind="stable")]
-        rows = rows[~np.isnan(scores[rows])]
+        rows = rows[~np.isnan(scores[rows]) & ~np.isin(candidates.role[rows], DARK_ROLES)]
         positive = candidates.role[rows] == Role.POSITIVE
         others = rows[~positive][:JUDGED_OTHERS]
         if positive.any() and len(others):
@@ -179,6 +186,7 @@ def _interleaved(one: list[str], other: list[str]) -> list[str]:
     return [text for two in zip(one, other, strict=True) for text in two]
 
 
-def _fields(report: PairReport) -> dict[str, Any]:
+def report_fields(report: PairReport) -> dict[str, Any]:
+    """What the report's file holds, numbers that are not a number as null."""
     values = vars(report) | {"warnings": report.warnings()}
     return {name: None if isinstance(value, float) and value != value else value for name, value in values.items()}

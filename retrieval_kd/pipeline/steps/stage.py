@@ -26,7 +26,7 @@ from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
-from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS
+from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report, report_fields
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
@@ -145,11 +145,14 @@ def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
     """Tell what the judge of pairs is worth, by pairs whose answer is known."""
     entry = plan.reported_entry
     step = plan.pairing.judged(entry) if entry.judged else plan.pairing.paired(entry)
-    report = json.loads((step.make() / PAIR_REPORT).read_text())
-    (folder / PAIR_REPORT).write_text(json.dumps(report, indent=1))
-    for line in report["warnings"]:
+    report = read_report(step.make())
+    fields = report_fields(report)
+    (folder / PAIR_REPORT).write_text(json.dumps(fields, indent=1))
+    for line in report.lines():
+        log.info("%s: %s", entry.label, line)
+    for line in report.warnings():
         log.warning(line)
-    return {"judge_accuracy": report["accuracy"], "base_accuracy": report["base_accuracy"]}
+    return {"judge_accuracy": fields["accuracy"], "base_accuracy": fields["base_accuracy"]}
 
 
 def _student_scores(collection: Collection, candidates: Candidates, student: Student, rows: slice) -> np.ndarray:
