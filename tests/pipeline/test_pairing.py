@@ -278,5 +278,5 @@ def test_a_pair_file_is_taken_as_it_is(small, plan, tmp_path):
     pairs.passage_j[2] = "p29x"
     pairs.write(tmp_path / "mine.parquet")
     own = Plan(compose([*small, *PAIRED, *file]))
-    with pytest.raises(UserError, match="passage 'p29x', which is not in its list"):
+    with pytest.raises(UserError, match=r"mine\.parquet: .*passage 'p29x', which is not in its list"):
         own.pairing.paired(own.train_entries[0]).make()

@@ -40,12 +40,11 @@ def pair(
     candidates = Candidates.read(mined / CANDIDATES)
     scores = signalled(scored, candidates, teacher).scores
     if isinstance(teacher.judge, PairFile):
-        pairs = teacher.judge.of(set(candidates.query_ids))
-        calls = 0
+        pairs, calls = teacher.judge.of(set(candidates.query_ids)), 0
+        place(pairs, candidates, str(teacher.judge.path))  # refuses ids that are in no list, by the file's name
     else:
         rows = draw(candidates, scores)
         pairs, calls = _judged(rows, candidates, scores, teacher, _Asked(collection, store))
-    place(pairs, candidates, str(folder / PAIRS))  # refuses ids that are in no list
     pairs.write(folder / PAIRS)
     report = _report(pairs, candidates, scores)
     (folder / PAIR_REPORT).write_text(json.dumps(report_fields(report), indent=1))
