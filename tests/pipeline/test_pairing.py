@@ -168,6 +168,7 @@ def test_batch_sizes_of_a_judge_decide_nothing(small):
     assert keys(small, judge) == keys(small, judge, "teacher.judge.tokens_per_batch=7")
 
 
+@pytest.mark.slow
 def test_training_takes_pairs_and_says_what_the_judge_is_worth(small, out):
     logged = "trainer.log_every=1"
     assert metrics(go(*small, *PAIRED, CONTROL, logged, f"output_dir={out}"))["cost"]["train_steps"] == 3
