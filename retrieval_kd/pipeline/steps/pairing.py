@@ -55,9 +55,10 @@ def pair(
 
 def read_report(folder: Path) -> PairReport:
     """The report of a finished step."""
-    values = json.loads((folder / PAIR_REPORT).read_text())
+    values: dict[str, Any] = json.loads((folder / PAIR_REPORT).read_text())
     del values["warnings"]
-    return PairReport(**{name: np.nan if value is None else value for name, value in values.items()})
+    known: dict[str, Any] = {name: np.nan if value is None else value for name, value in values.items()}
+    return PairReport(**known)
 
 
 def drawn_by(sampler: PairSampler) -> Draw:
