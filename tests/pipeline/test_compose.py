@@ -112,7 +112,7 @@ def test_fitting_values(override, value):
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        (["teacher=pointwize"], ["teacher=pointwize", "ensemble, pointwise", "did you mean pointwise?"]),
+        (["teacher=pointwize"], ["teacher=pointwize", "ensemble, pairwise, pointwise", "did you mean pointwise?"]),
         (["objective=[contrastive,listwise]"], ["objective=listwise", "did you mean listwise_kl?"]),
         (["teachr=ensemble"], ["teachr: there is no such key", "did you mean teacher?"]),
         (["scorrer@teacher.x=bm25"], ["scorrer: there is no such group", "scorer"]),
@@ -140,7 +140,7 @@ def test_fitting_values(override, value):
         (["seed"], ["'seed' is not an override", "key=value"]),
         (["=3"], ["is not an override"]),
         (["seed=1,2"], ["add -m"]),
-        (["teacher=null"], ["teacher=null", "ensemble, pointwise"]),
+        (["teacher=null"], ["teacher=null", "ensemble, pairwise, pointwise"]),
         (["~sed"], ["did you mean seed?"]),
         (["overrides=[a]"], ["overrides: there is no such key"]),
     ],
