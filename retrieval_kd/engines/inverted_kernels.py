@@ -285,7 +285,7 @@ def _settle(passages: Passages, query: Query, scratch: Scratch, state: tuple[int
     for i in range(found):
         rows[kept] = rows[i]
         kept += int(scratch.bounds[i] >= least)
-    scratch.places[0] = fetch(passages, rows[:kept])  # kept somewhere, or the compiler would see that nobody asks
+    query.met[0] = fetch(passages, rows[:kept])  # kept somewhere, or the compiler would see that nobody asks
     for row in rows[:kept]:
         # Positive floats are ordered as their bits are. Of equal scores the lower row comes first.
         scores[2 * settled + 1], scratch.lower[2 * settled] = score(passages, query, row), LAST_ROW - row

@@ -19,7 +19,7 @@ SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a 
 STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "pair", "train", "time", "evaluate")
 VERSIONS = dict.fromkeys(STEPS, 1)
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
-WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model"})  # of a folder, what a model is read from
+WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model", ".metadata"})  # of a folder, what a model is read from
 
 
 def deciding(group: str, value: Any) -> Any:

@@ -26,7 +26,19 @@ class Pairing:
         """What a training needs: pairs of its collections, and held-out ones that show what the judge is worth."""
         if not self.plan.parts.needs_preferences:
             return []
-        return [*map(self.paired, entries), *([self.judged(reported)] if reported.judged else [])]
+        return [*map(self.paired, entries), *([self.judged(reported)] if self._knows_answers(reported) else [])]
+
+    def reported(self, entry: Entry) -> Step:
+        """What shows the judge's worth: pairs of known answer, or else those that are learned from."""
+        return self.judged(entry) if self._knows_answers(entry) else self.paired(self.plan.train_entries[0])
+
+    def _knows_answers(self, entry: Entry) -> bool:
+        return entry.judged and not self._brings_pairs
+
+    @property
+    def _brings_pairs(self) -> bool:
+        """Whether the judge is a file of pairs: then none are drawn, and no order is asked for."""
+        return self.plan.parts.judge.get("holds") == "pairs"
 
     def taught(self) -> Step | None:
         """The training of the judge."""
@@ -69,7 +81,9 @@ class Pairing:
             found = [mined.make(), scored.make()]
             return pairing.pair(folder, entry.collection, found, self.teacher(entry), draw, plan.store)
 
-        declared = {**config, "judge": deciding("judge", plan.parts.judge), "orders": teacher["orders"]}
+        declared = {"judge": deciding("judge", plan.parts.judge)}
+        if not self._brings_pairs:
+            declared |= {**config, "orders": teacher["orders"]}
         inputs: list[Step | str] = [mined, scored, *([taught] if taught else []), *self._files()]
         return plan._step("pair", declared, inputs, write, about)
 

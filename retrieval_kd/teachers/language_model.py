@@ -58,6 +58,8 @@ class LanguageModel(nn.Module):
         config, tokenizer = load_tokenizer(self.name)
         self.answers = answer_tokens(self.name, tokenizer, answers)
         _check_length(self.name, config, max_length)
+        if config.is_encoder_decoder and config.decoder_start_token_id is None:
+            raise UserError(f"language model {self.name}: its config does not say which token its decoder starts with")
         causal = not config.is_encoder_decoder
         self.prompts = PromptTokenizer(tokenizer, template, self.fields, max_length, left=causal)
         self.model = _load(self.name, AutoModelForCausalLM if causal else AutoModelForSeq2SeqLM)

@@ -42,8 +42,8 @@ class PromptTokenizer(PaddedGroups):
 
     def _cut(self, template: str) -> list[Segment]:
         """The template at its special tokens."""
-        special = {token.content: number for number, token in self.tokenizer.added_tokens_decoder.items()}
-        special = {text: number for text, number in special.items() if text in template}
+        added = self.tokenizer.added_tokens_decoder.items()  # some tokenizers add blanks and line ends too
+        special = {one.content: number for number, one in added if one.special and one.content in template}
         field = "|".join(re.escape(f"{{{name}}}") for name in self.fields)
         pieces = re.split("(" + "|".join(map(re.escape, sorted(special, key=len, reverse=True))) + ")", template)
         segments: list[Segment] = []

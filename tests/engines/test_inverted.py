@@ -56,15 +56,16 @@ def test_equals_a_product_whatever_the_weights(seed, spread):
         assert_best(InvertedIndex(passages).search(queries, k), product(queries, passages), k)
 
 
-def test_more_ties_than_there_is_room_for():
+@pytest.mark.parametrize("k", [10, 2 * inverted_kernels.ROOM])
+def test_more_ties_than_there_is_room_for(k):
     size = 3 * inverted_kernels.ROOM + 5
     passages = {
-        "terms": np.zeros(size, np.int32),
+        "terms": np.full(size, 299, np.int32),
         "weights": np.where(np.arange(size) % 40_000 == 39_999, 2, 1).astype(np.float32),
         "offsets": np.arange(size + 1),
     }
-    queries = padded([([0], [1.5])])
-    assert_best(InvertedIndex(passages).search(queries, 10), product(queries, passages), 10)
+    queries = padded([([299], [1.5])])
+    assert_best(InvertedIndex(passages).search(queries, k), product(queries, passages), k)
 
 
 def test_many_passages_find_the_block_of_the_best():

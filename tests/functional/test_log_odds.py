@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval_kd.functional.log_odds import both_orders, from_probability, order_bias
+from retrieval_kd.functional.log_odds import from_probability
 
 
 def test_probabilities_become_log_odds_and_come_back():
@@ -16,13 +16,3 @@ def test_probabilities_become_log_odds_and_come_back():
 def test_what_is_no_probability_is_named(bad):
     with pytest.raises(ValueError, match=r"entry 2 is .*, a probability is within 0 and 1"):
         from_probability(np.array([0.5, bad]))
-
-
-def test_a_preference_for_the_first_place_cancels():
-    """Whatever standing first is worth: the debiased log-odds do not depend on it, and change sign with the order."""
-    truth = np.array([1.5, -2.0, 0.0])
-    for worth in (0.0, 3.0, -1.0):
-        forward, backward = truth + worth, -truth + worth
-        np.testing.assert_allclose(both_orders(forward, backward), truth)
-        np.testing.assert_allclose(both_orders(backward, forward), -truth)
-        np.testing.assert_allclose(order_bias(forward, backward), worth)

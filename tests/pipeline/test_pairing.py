@@ -276,6 +276,13 @@ def test_a_pair_file_is_taken_as_it_is(small, plan, tmp_path):
     taken = Pairs.read(own.pairing.paired(own.train_entries[0]).make() / "pairs.parquet")
     assert taken.passage_i == pairs.passage_i
     np.testing.assert_array_equal(taken.log_odds, pairs.log_odds)
+    entry = own.train_entries[0]
+    key = own.pairing.paired(entry).key
+    assert own.pairing.reported(entry).key == key  # it holds no others, whose answer were known
+    assert [one.key for one in own.pairing.of_training([entry], entry)] == [key]
+    assert len(plan.pairing.of_training([entry], entry)) == 2
+    nothing_drawn = Plan(compose([*small, *PAIRED, *file, "pairs.per_query=1", "teacher.orders=one"]))
+    assert nothing_drawn.pairing.paired(entry).key == key
     pairs.passage_j[2] = "p29x"
     pairs.write(tmp_path / "mine.parquet")
     own = Plan(compose([*small, *PAIRED, *file]))

@@ -82,7 +82,7 @@ def _encoded(passages: PassageTexts, encoder: TextEncoder) -> Iterator[Represent
         yield found
         start += size
         held = sum(value.nbytes for value in found.values()) / max(1, len(rows))
-        size = max(FIRST_CHUNK, min(CHUNK, int(CHUNK_BYTES // max(1, held))))
+        size = max(1, min(CHUNK, int(CHUNK_BYTES // max(1, held))))
 
 
 def search_representations(

@@ -16,7 +16,7 @@ from hydra.utils import get_method
 
 from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
-from retrieval_kd.contracts import Side
+from retrieval_kd.contracts import Side, Signal
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.pairs import Pairs, PlacedPairs, place
@@ -116,7 +116,8 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
     signals = _signals(plan, entry, candidates)
     terms = plan.values["objective"].values()
-    temperatures = [float(term["teacher_temperature"]) for term in terms if "teacher_temperature" in term]
+    of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
+    temperatures = [float(term["teacher_temperature"]) for term in of_scores if "teacher_temperature" in term]
     report = teacher_report(
         signals.scores, candidates.role, candidates.offsets, (temperatures or [1.0])[0], relevance=candidates.relevance
     )
@@ -144,8 +145,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
 def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
     """Tell what the judge of pairs is worth, by pairs whose answer is known."""
     entry = plan.reported_entry
-    step = plan.pairing.judged(entry) if entry.judged else plan.pairing.paired(entry)
-    report = read_report(step.make())
+    report = read_report(plan.pairing.reported(entry).make())
     fields = report_fields(report)
     (folder / PAIR_REPORT).write_text(json.dumps(fields, indent=1))
     for line in report.lines():
