@@ -38,7 +38,7 @@ reproduce-table: install ## bring a table up to date and print it: TABLE=quickst
 test: install-dev ## the fast tests: offline, no GPU
 	@$(BIN)/python -m pytest
 
-test-slow: install-dev ## the tests that take longer: whole runs of every choice, compiled engines
+test-slow: install-dev ## the tests that take longer: whole runs, compiled engines, other libraries beside ours
 	@$(BIN)/python -m pytest -m "slow and not network $(if $(filter gpu,$(ACCELERATOR)),,and not gpu)"
 
 test-all: install-dev ## every test that this machine can run, slow ones too

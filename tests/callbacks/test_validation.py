@@ -57,6 +57,7 @@ def test_score_is_ndcg_of_each_list(tiny):
     assert 0 < sum(values) / 3 < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 6, 8, 9]), (3, [3, 6, 9]), (20, [9])])
 def test_validates_after_every_so_many_steps_and_the_last(training_set, tiny, every, steps):
     seen = []

@@ -33,6 +33,7 @@ def train(monkeypatch, tmp_path):
     logging.getLogger().handlers[:] = before
 
 
+@pytest.mark.slow
 def test_every_combination_runs_in_the_same_folder(train, tmp_path, capsys):
     assert main(["train", "-m", "seed=5,6", "optimizer.lr=2e-4"]) == 0
     assert train == [(seed, 2e-4, tmp_path) for seed in (5, 6)]

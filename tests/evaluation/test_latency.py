@@ -100,6 +100,7 @@ def passes_of(seed):
     return [(timed[start][0], timed[start : start + 20]) for start in range(0, len(timed), 20)]
 
 
+@pytest.mark.slow
 def test_systems_take_turns_by_whole_passes_in_random_order():
     passes = passes_of(seed=1)
     orders, turns = [], []

@@ -14,6 +14,8 @@ from retrieval_kd.interop.late_layouts import is_late_interaction
 from retrieval_kd.interop.model_folder import read_model, write_again
 from retrieval_kd.students.student import Inference
 
+pytestmark = pytest.mark.slow  # other libraries answer too
+
 STUDENT = {"markers": {"query": "", "passage": ""}, "inference": INFERENCE}  # the folder says the rest
 PLAIN = [text for text in TEXTS if text is not ODD[0]]  # without markers that are text: others take them for markers
 ADDED = {"markers": {"query": "[Q] ", "passage": "[D] "}, "add_markers": True}

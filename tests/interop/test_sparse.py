@@ -14,6 +14,8 @@ from retrieval_kd.interop.model_folder import read_model
 from retrieval_kd.interop.sparse import read, write
 from retrieval_kd.students.student import Inference
 
+pytestmark = pytest.mark.slow  # another library answers too
+
 STUDENT = {"inference": INFERENCE, "logs": 2}
 QUERY = "query_0_SparseStaticEmbedding"
 

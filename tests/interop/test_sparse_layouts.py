@@ -12,6 +12,8 @@ from retrieval_kd.data.token_weights import special_ids
 from retrieval_kd.interop.sparse import read_foreign, write
 from retrieval_kd.interop.sparse_layouts import is_sparse
 
+pytestmark = pytest.mark.slow  # another library answers too
+
 STUDENT = {"inference": INFERENCE, "logs": 2}
 QUERY = "query_0_SparseStaticEmbedding"
 

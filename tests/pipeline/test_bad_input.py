@@ -187,6 +187,7 @@ def test_a_model_that_is_not_there(refused, tmp_path):
     assert line == f"model={tmp_path / 'absent'}: no folder {tmp_path / 'absent'}"
 
 
+@pytest.mark.slow
 def test_nan_from_a_teacher(refused, monkeypatch, tmp_path):
     from retrieval_kd.teachers.bm25 import BM25Teacher
 

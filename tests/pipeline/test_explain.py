@@ -224,6 +224,7 @@ def test_a_teacher_that_is_not_trained_is_refused_alone(data):
         explain(compose([*data, "target=teacher"]))
 
 
+@pytest.mark.slow
 def test_before_anything_was_parsed_nothing_is_parsed(tmp_path):
     """In a process of its own: no framework is loaded, and the store is not even made."""
     store = tmp_path / "store"

@@ -14,6 +14,8 @@ from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.steps import searching
 
+pytestmark = pytest.mark.slow  # whole runs
+
 LATE = (
     "student=late_interaction",
     "student.dimensions=8",

@@ -24,6 +24,7 @@ def stages(*overrides):
     return [one for one in Plan(compose(overrides)).results()[0].walk() if one.name == "train"]
 
 
+@pytest.mark.slow
 def test_each_stage_has_its_own_overrides(small):
     first, second = stages(*small, *TWO)
     assert (list(first.config["objective"]), list(second.config["objective"])) == (["contrastive"], ["listwise_kl"])

@@ -85,6 +85,7 @@ def test_sentence_transformers_scores_as_the_run_says(trained, things):
         assert scores == pytest.approx([float(query @ vectors[one]) for one in ids], abs=2e-5)
 
 
+@pytest.mark.slow
 def test_training_moved_the_student(trained, small):
     untrained = go(*small, "recipe=no_training", f"output_dir={trained.parent / 'untrained'}")
     before, after = (Run.read(folder / "runs" / "things.test.trec").as_dict()["q16"] for folder in (untrained, trained))

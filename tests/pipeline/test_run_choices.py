@@ -128,6 +128,7 @@ def test_a_margin_drops_what_the_teacher_finds_too_good(small, out):
     assert metrics(go(*small, *overrides, f"output_dir={out}"))["cost"]["train_steps"] == 3
 
 
+@pytest.mark.slow
 def test_without_judgements_the_teacher_alone_teaches(small, out, caplog):
     none = (*small, *BM25_TEACHER, "data.judgements=none", "objective=[listwise_kl]")
     folder = go(*none, f"output_dir={out}")

@@ -118,6 +118,7 @@ def test_only_some_rows(table, command, tmp_path):
     assert rows["hard labels"]["cells"][CELL]["against"] is None  # its control did not run
 
 
+@pytest.mark.slow
 def test_expectations(table, command, tmp_path):
     content = table()
     command("table", "three")

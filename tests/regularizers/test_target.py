@@ -87,6 +87,7 @@ def test_scales_any_penalty(penalty):
     assert Toy(make(penalty=penalty()), 300).run() == pytest.approx(30, rel=0.1)
 
 
+@pytest.mark.slow
 def test_comes_to_an_expected_overlap():
     """Queries of 6 terms drawn evenly: 0.9 shared terms mean a length of 30."""
     toy = Toy(make(terms=None, flops=0.9), 300)

@@ -136,6 +136,7 @@ def test_weights_that_are_not_there_are_refused(t5, tmp_path):
         judge(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_nothing_is_refused_in_a_short_line(t5, tmp_path):
     from transformers import T5EncoderModel
 

@@ -125,6 +125,7 @@ def test_what_teaches_nothing_is_refused(settings, message):
         DrawnTriples(**{"lists": LISTS, "pairs": 2, "seed": 0, "temperature": None} | settings)
 
 
+@pytest.mark.slow
 def test_training_learns_preferences_and_the_folder_judges_the_same(checkpoint, tmp_path):
     pl.seed_everything(1, verbose=False)
     judge = PairCrossEncoder(checkpoint(0), max_length=20, optimizer=LinearAdamW(2e-3, 0.0, 0.1))
