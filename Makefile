@@ -48,7 +48,7 @@ check: install-dev ## lint, format, types, import layers, every config option
 	@$(BIN)/ruff check $(wildcard $(CODE))
 	@$(BIN)/ruff format --check $(wildcard $(CODE))
 	@$(BIN)/python -m mypy
-	@$(BIN)/python -m pytest $(wildcard tests/test_architecture.py tests/test_configs.py)
+	@$(BIN)/python -m pytest -m "not network" $(wildcard tests/test_architecture.py tests/test_configs.py)
 
 format: install-dev ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix-only --quiet $(wildcard $(CODE))

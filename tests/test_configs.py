@@ -84,6 +84,7 @@ def bind(path, node):
         pytest.fail(f"{path}: {node['_target_']}: {error}")
 
 
+@pytest.mark.slow  # `make check` runs it too
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_option_composes(group, name):
     cfg = composed(group, name)

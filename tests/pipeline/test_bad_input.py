@@ -226,7 +226,7 @@ def test_score_files(refused, tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "step", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "mine", "evaluate"))]
+    "step", ["mine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "train", "evaluate"))]
 )
 def test_no_space_left(refused, command, small, monkeypatch, tmp_path, step):
     """Wherever it happens; with space again the same command ends well."""
