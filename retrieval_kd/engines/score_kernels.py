@@ -49,8 +49,7 @@ def _of_half(bits: np.uint16) -> Any:
 def fetch(passages: Passages, rows: np.ndarray) -> int:
     """Read a little of every line of memory that the terms of some passages are in: a sum that says nothing.
 
-    Scores read passages that lie anywhere. Here those reads do not wait for each other, so that together they take a
-    fraction of the time.
+    Scores read passages that lie anywhere, one behind the other. Here those reads do not wait for each other.
     """
     total = 0
     for row in rows:
