@@ -96,10 +96,8 @@ def test_option_composes(group, name):
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_targets_take_their_keys(group, name):
     root = PLACES.get(group, group).rpartition("@")[2]
-    for path, node in targets(OmegaConf.to_container(composed(group, name), resolve=True)):
-        if group != "experiment" and not f"{path}.".startswith(f"{root}."):
-            continue  # of another option
-        bind(path, node)
+    for path, node in targets(conf_tree.load(f"{group}/{name}")):
+        bind(path or root, {key: value for key, value in node.items() if key != "defaults"})
 
 
 def test_config_yaml_itself_binds():
@@ -142,6 +140,8 @@ def test_experiments_only_select(name):
     known = compose()
     for key in yaml.safe_load(text).keys() - {"defaults"}:
         assert key in known, f"{name}: {key}"
+    for path, node in targets(OmegaConf.to_container(cfg, resolve=True)):
+        bind(path, node)
 
 
 def test_the_default_works():
