@@ -12,7 +12,7 @@ from retrieval_kd.engines.score_kernels import Query, fetch, score
 POSTPONED = 0.5  # of the k-th best score: columns that cannot give more than this are read for few passages only
 FULL = 1 << 30  # what the sum of a query's bounds is scaled to, in whole numbers
 FINE = 19  # bounds are tallied without so many of their bits
-RUN = 32  # passages that are looked at together
+RUN = 64  # passages that are looked at together
 ROOM = 2 * BLOCK  # for what was found and is not yet scored
 LAST_ROW = (1 << 32) - 1
 
