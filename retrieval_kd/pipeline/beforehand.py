@@ -151,7 +151,7 @@ class Work:
 
     def _of_lists(self, plan: Plan, entry: Entry, counts: Counts) -> Counter[str]:
         window, needed = plan.values["negatives"].get("window"), Counter[str]()
-        if window and plan.source_run(entry).key in self.missing:
+        if window and plan.candidates.source_run(entry).key in self.missing:
             needed["runs"] += _run_bytes(entry, window[1], counts)
         if self.names["score"]:
             lists = mined_lists(plan, counts, entry)

@@ -32,7 +32,7 @@ def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) ->
     if plan.values["engine"]["holds"] == "scores":
         _add_calls(page, plan, counts, reranked_lists(plan, plan.entries.evaluate[0]))
     asking = {
-        stage.scored(entry).key: (stage, entry)
+        stage.candidates.scored(entry).key: (stage, entry)
         for stage in stages
         if stage.parts.needs_scores
         for entry in stage.train_entries
@@ -77,7 +77,7 @@ def mined_lists(plan: Plan, counts: Counts, entry: Entry) -> Lists:
     """What the teacher scores of a collection for a training."""
     negatives = plan.values["negatives"]
     each = negatives["pool"] + (negatives.get("random") or 0)
-    return Lists(entry, each, plan.scored(entry), counts.candidates(entry), ", and the positives")
+    return Lists(entry, each, plan.candidates.scored(entry), counts.candidates(entry), ", and the positives")
 
 
 def reranked_lists(plan: Plan, entry: Entry) -> Lists:

@@ -161,7 +161,7 @@ class Counts:
 
     def candidates(self, entry: Entry) -> tuple[int, int] | None:
         """Candidates and queries with a list, once they were mined."""
-        mined = self.plan.mined(entry)
+        mined = self.plan.candidates.listed(entry)
         if not self.known or not mined.done:
             return None
         record = _recorded(mined)

@@ -42,11 +42,11 @@ class Pairing:
 
     def taught(self) -> Step | None:
         """The training of the judge."""
-        plan, judge = self.plan, self.plan.parts.judge
+        plan, judge, lists = self.plan, self.plan.parts.judge, self.plan.candidates
         if not judge.get("train"):
             return None
-        mined = [plan.mined(entry) for entry in plan.train_entries]
-        scored = [plan.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == "scores" else []
+        mined = [lists.listed(entry) for entry in plan.train_entries]
+        scored = [lists.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == "scores" else []
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ class Pairing:
     def trainings(self) -> list[Step]:
         """The trainings of the teacher: of members of the score teacher, and of the judge."""
         judge = self.taught() if "judge" in self.plan.values["teacher"] else None
-        return [step for step in (self.plan.taught(), judge) if step is not None]
+        return [step for step in (self.plan.candidates.taught(), judge) if step is not None]
 
     def paired(self, entry: Entry) -> Step:
         """Judged pairs of a split's candidates, as the sampler draws them."""
@@ -72,7 +72,7 @@ class Pairing:
 
     def _pair(self, entry: Entry, config: Mapping[str, Any], about: str) -> Step:
         plan, teacher = self.plan, self.plan.values["teacher"]
-        mined, scored, taught = plan.mined(entry), plan.scored(entry), self.taught()
+        mined, scored, taught = plan.candidates.listed(entry), plan.candidates.scored(entry), self.taught()
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps import pairing
@@ -89,10 +89,10 @@ class Pairing:
 
     def teacher(self, entry: Entry) -> PairTeacher:
         """The judge on top of the score teacher of a split."""
-        taught = self.taught()
+        taught, base = self.taught(), self.plan.candidates.teacher(entry)
         collection = entry.collection
         offers = {"queries": lambda: collection.queries, "passages": lambda: collection.passages}
-        return self.plan.parts.pair_teacher(self.plan.teacher(entry), offers, taught.make() if taught else None)
+        return self.plan.parts.pair_teacher(base, offers, taught.make() if taught else None)
 
     def _files(self) -> list[str]:
         return self.plan._files("judge")

@@ -63,7 +63,7 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
         return [_whole(plan)]
     if name in ("mine", "score", "pair"):
         check_lists(plan)
-        made = {"mine": plan.mined, "score": plan.scored, "pair": plan.pairing.paired}[name]
+        made = {"mine": plan.candidates.mined, "score": plan.candidates.scored, "pair": plan.pairing.paired}[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run

@@ -56,7 +56,7 @@ def plan(small):
 @pytest.fixture(scope="module")
 def found(plan):
     entry = plan.train_entries[0]
-    return [plan.mined(entry).make(), plan.scored(entry).make()]
+    return [plan.candidates.mined(entry).make(), plan.candidates.scored(entry).make()]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def lists(found):
 
 def judged(plan, found, tmp_path, orders, judge):
     entry = plan.train_entries[0]
-    teacher = Pairwise(plan.teacher(entry), judge, orders)
+    teacher = Pairwise(plan.candidates.teacher(entry), judge, orders)
     folder = tmp_path / f"{orders}-{len(judge.calls)}"
     folder.mkdir()
     draw = drawn_by(WindowPairs(4, 32, 42, 5))
@@ -102,14 +102,14 @@ def test_pairs_are_judged_in_both_orders_and_never_twice(plan, found, lists, tmp
 
 def test_the_better_score_is_read_first_within_the_window(plan, found, lists, tmp_path):
     one, _, _ = judged(plan, found, tmp_path, "one", Judge())
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     of = dict(zip(zip(lists.row_query_ids(), lists.passage_ids, strict=True), scores.tolist(), strict=True))
     for query, i, j in zip(one.query_ids, one.passage_i, one.passage_j, strict=True):
         assert of[query, i] >= of[query, j]
 
 
 def test_judged_pairs_are_a_positive_beside_the_best_others(plan, found, lists):
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     pairs = judged_pairs(lists, scores)
     roles = lists.role[pairs]
     assert len(pairs) > len(lists.query_ids)
@@ -120,7 +120,7 @@ def test_judged_pairs_are_a_positive_beside_the_best_others(plan, found, lists):
 def test_the_control_is_the_scores_themselves(plan, found, lists):
     made = plan.pairing.paired(plan.train_entries[0]).make()
     pairs = Pairs.read(made / "pairs.parquet")
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     placed = place(pairs, lists, "here")
     np.testing.assert_allclose(placed.log_odds, scores[placed.left] - scores[placed.right], atol=1e-6)
     assert set(pairs.order) == {FORWARD}
@@ -132,7 +132,7 @@ def test_the_control_is_the_scores_themselves(plan, found, lists):
 def keys(small, *overrides):
     plan = Plan(compose([*small, *PAIRED, CONTROL, *overrides]))
     entry = plan.train_entries[0]
-    steps = (plan.mined(entry), plan.scored(entry), plan.pairing.paired(entry), plan.training())
+    steps = (plan.candidates.mined(entry), plan.candidates.scored(entry), plan.pairing.paired(entry), plan.training())
     return [step.key for step in steps]
 
 
@@ -159,7 +159,7 @@ def test_what_decides_the_pairs_decides_their_key(small, override, same):
 def test_scores_are_shared_with_a_teacher_that_judges_nothing(small, ensemble, plan):
     alone = Plan(compose([*small, *ensemble]))
     entry = plan.train_entries[0]
-    assert alone.scored(alone.train_entries[0]).key == plan.scored(entry).key
+    assert alone.candidates.scored(alone.train_entries[0]).key == plan.candidates.scored(entry).key
     assert "pair" not in {step.name for step in alone.training().walk()}
 
 

@@ -59,7 +59,7 @@ def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequenc
     for number, entry in enumerate(plan.train_entries):
         candidates = Candidates.read(mined[number] / CANDIDATES)
         if how["labels"] == "scores":
-            worth = signalled(scored[number], candidates, plan.teacher(entry)).scores
+            worth = signalled(scored[number], candidates, plan.candidates.teacher(entry)).scores
         elif entry.collection.judgements is None:
             raise UserError(
                 f"teacher.judge.train.labels=judgements: {entry.label} has none; labels=scores learns from the base"
