@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import file_digest
 from retrieval_kd.pipeline.compose import changed
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
+
+STUDENT = "student"  # as a source of negatives: the student that a stage goes on from
 
 
 @dataclass(frozen=True)
@@ -29,31 +33,73 @@ class CandidateSteps:
 
     # ---- lists
 
+    @cached_property
+    def at_start(self) -> CandidateSteps:
+        """The steps over the lists of the first round: teachers are trained on them once, whichever round asks."""
+        from retrieval_kd.pipeline.plan import Plan
+
+        first = self.plan.first
+        if first is None or self._source != STUDENT:
+            return self
+        return Plan(changed(self.plan.cfg, {}, negatives=first.cfg.negatives)).candidates
+
     def source_run(self, entry: Entry) -> Step:
         """The run that candidates are taken from."""
-        from retrieval_kd.pipeline.plan import Plan
         from retrieval_kd.pipeline.steps.mining import copy_run
 
-        plan, negatives = self.plan, self.plan.values["negatives"]
-        source, depth = str(negatives["source"]), int(negatives["window"][1])
+        plan, source = self.plan, self._source
         if source == "bm25":
-            return plan.bm25_run(entry, depth)
+            return plan.bm25_run(entry, self._depth)
         if Path(source).is_file():
             key: list[Step | str] = [entry.key, file_digest(Path(source))]
             return plan._step("search", {}, key, lambda folder: copy_run(folder, Path(source)), source)
-        return Plan(changed(plan.cfg, {"model": source, "evaluation.depth": depth}, engine="exact")).student_run(entry)
+        return self._asked.student_run(entry)
+
+    @cached_property
+    def _asked(self) -> Plan:
+        """The search by a student: the one that this stage goes on from, or one that is named."""
+        from retrieval_kd.pipeline.plan import Plan
+
+        plan, depth = self.plan, {"evaluation.depth": self._depth}
+        if self._source == STUDENT:
+            return Plan(changed(plan.cfg, depth, engine="exact", recipe="no_training"), student=plan.before)
+        return Plan(changed(plan.cfg, depth | {"model": self._source}, engine="exact"))
+
+    @property
+    def _source(self) -> str:
+        return str(self.plan.values["negatives"]["source"])
+
+    @property
+    def _depth(self) -> int:
+        return int(self.plan.values["negatives"]["window"][1])
+
+    @property
+    def _round(self) -> int:
+        """How often the recipe has trained the student that lists are mined with; 0 for any other source."""
+        before = self.plan.before if self._source == STUDENT else None
+        return 0 if before is None else sum(step.name == "train" for step in before.walk())
 
     def mined(self, entry: Entry) -> Step:
-        """Candidates of a split, as they were found."""
+        """Candidates of a split, as they were found; held-out ones are those of the first round in every round."""
         from retrieval_kd.pipeline.steps.mining import mine
 
+        if self.at_start is not self and entry.label not in {one.label for one in self.plan.train_entries}:
+            return self.at_start.mined(entry)
         plan, run, margin = self.plan, self.source_run(entry), self._has_margin
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            found = run.make()
+            if "_asked" in vars(self):
+                self._asked.parts.forget()  # the student has answered, and leaves memory
+            margins = self._margin_scores(entry)
+            return mine(folder, entry.collection, found, plan.parts.negatives, margins, self._round)
+
         return plan._step(
             "mine",
             plan._declared("negatives", *(["teacher"] if margin else [])),
             [entry.key, run, *(self.teacher_inputs(entry) if margin else [])],
-            lambda folder: mine(folder, entry.collection, run.make(), plan.parts.negatives, self._margin_scores(entry)),
-            entry.label,
+            write,
+            f"{entry.label}, round {self._round}" if self._round else entry.label,
         )
 
     def listed(self, entry: Entry) -> Step:
@@ -69,9 +115,12 @@ class CandidateSteps:
         plan, members = self.plan, self.plan.parts.to_teach
         if not members:
             return None
-        finder = self
-        if self._has_margin:  # which needs scores: who gives them learns without one
-            finder = Plan(changed(plan.cfg, {"negatives.margin": None})).candidates
+        bare = [entry.label for entry in plan.train_entries if not entry.judged]
+        if bare:
+            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {bare[0]} has none")
+        finder = self.at_start
+        if finder._has_margin:  # which needs scores: who gives them learns without one
+            finder = Plan(changed(finder.plan.cfg, {"negatives.margin": None})).candidates
         mined = [finder.mined(entry) for entry in plan.train_entries]
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 

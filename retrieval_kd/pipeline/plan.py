@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Plan:
 
     cfg: DictConfig
     before: Step | None = None  # the training of the stage before, from which this one goes on
+    first: Plan | None = None  # the recipe's first stage, where this is a later one
+    student: Step | None = None  # a training whose student is searched, instead of that of the recipe's last
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -149,9 +151,21 @@ class Plan:
     @cached_property
     def trained(self) -> Step | None:
         """The last training of the recipe; None where the recipe trains nothing or ``model`` names a student."""
-        from retrieval_kd.pipeline.recipes import last_training
+        return self.student or next(reversed(self.trainings.values()), None)
 
-        return None if self.values["model"] else last_training(self)
+    @cached_property
+    def trainings(self) -> dict[str, Step]:
+        """The trainings of the recipe by the names of their stages."""
+        from retrieval_kd.pipeline.recipes import stages
+
+        return {} if self.values["model"] else {name: stage.training() for name, stage in stages(self)}
+
+    def with_student(self, trained: Step) -> Plan:
+        """The same plan about the student that another training left."""
+        other = replace(self, student=trained)
+        # What was read is not read again, and one student at a time is in memory.
+        vars(other).update({name: getattr(self, name) for name in ("values", "entries", "parts")})
+        return other
 
     @property
     def student_inputs(self) -> list[Step | str]:
@@ -207,7 +221,7 @@ class Plan:
         if settings.validate_every is not None and (validation is None or not validation.judged):
             which = "data.validation names none" if validation is None else f"{validation.label} has no judgements"
             raise UserError(f"trainer.validate_every needs a judged validation split; {which}")
-        refuse_unjudged(entries, self.values["objective"])
+        refuse_unjudged(entries, self.values["objective"], self.values["negatives"])
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
         lists = self.candidates
