@@ -53,7 +53,7 @@ def rows(text, *words):
 
 def test_the_formula_has_the_numbers_and_says_whose_they_are(data):
     text = explain(compose([*data, "objective.contrastive.temperature=0.07", "objective.listwise_kl.weight=2.5"]))
-    assert "1.0 · contrastive(temperature 0.07, in_batch true)" in text
+    assert "1.0 · contrastive(temperature 0.07, in_batch true" in text
     assert "+ 2.5 · listwise_kl(student_temperature 0.05" in text
     following = text[text.index("contrastive(temperature 0.07") :].splitlines()
     assert "conf/objective/contrastive.yaml" in following[0]
