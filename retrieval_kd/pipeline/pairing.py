@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.estimates import compares_scores
 from retrieval_kd.pipeline.keys import deciding
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
+
+LABELS = JUDGEMENTS, SCORES = "judgements", "scores"  # what a judge that is trained here learns from
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class Pairing:
 
     def taught(self) -> Step | None:
         """The training of the judge."""
-        plan, judge, lists = self.plan, self.plan.parts.judge, self.plan.candidates
+        plan, judge, lists = self.plan, self.plan.parts.judge, self.plan.candidates.at_start
         if not judge.get("train"):
             return None
+        self._check_labels(judge["train"]["labels"])
         mined = [lists.listed(entry) for entry in plan.train_entries]
-        scored = [lists.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == "scores" else []
+        scored = [lists.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == SCORES else []
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
@@ -56,6 +61,16 @@ class Pairing:
 
         config = {"judge": deciding("judge", judge), "trainer": trainer}
         return plan._step("teach", config, [*mined, *scored, *self._files()], write, "judge of pairs")
+
+    def _check_labels(self, labels: str) -> None:
+        """Refuse labels that there are none of, before anything is mined."""
+        if labels not in LABELS:
+            raise UserError(f"teacher.judge.train.labels is {' or '.join(LABELS)}, got {labels}")
+        bare = [entry.label for entry in self.plan.train_entries if not entry.judged]
+        if labels == JUDGEMENTS and bare:
+            raise UserError(
+                f"teacher.judge.train.labels={labels}: {bare[0]} has none; labels={SCORES} learns from the base"
+            )
 
     def trainings(self) -> list[Step]:
         """The trainings of the teacher: of members of the score teacher, and of the judge."""
@@ -83,7 +98,9 @@ class Pairing:
 
         declared = {"judge": deciding("judge", plan.parts.judge)}
         if not self._brings_pairs:
-            declared |= {**config, "orders": teacher["orders"]}
+            declared |= config
+        if not (self._brings_pairs or compares_scores(plan.parts.judge)):
+            declared["orders"] = teacher["orders"]
         inputs: list[Step | str] = [mined, scored, *([taught] if taught else []), *self._files()]
         return plan._step("pair", declared, inputs, write, about)
 
