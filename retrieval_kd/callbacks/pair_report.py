@@ -16,8 +16,8 @@ class JudgedPairs:
     right: np.ndarray  # [K] int, what names passage j
     forward: np.ndarray  # [K] log-odds of i over j, i read first
     backward: np.ndarray  # [K] log-odds of i over j, j read first; NaN where it was not read so
-    scores: np.ndarray  # [2, K] the score teacher's, of i and of j
-    grades: np.ndarray  # [2, K] relevance, 0 where nobody judged
+    scores: np.ndarray  # [2, K] the score teacher's, of i and of j; NaN where it gave none
+    grades: np.ndarray  # [2, K] relevance, 0 where nobody judged; NaN of what nobody could judge
 
     @property
     def log_odds(self) -> np.ndarray:
@@ -35,10 +35,10 @@ class PairReport:
     consistent: float  # share of pairs read twice whose better passage is the same either way
     order_bias: float  # log-odds that standing first is worth, mean over them
     certainty: float  # probability of the preferred passage, mean
-    disagreement: float  # share of pairs that the score teacher orders the other way
+    disagreement: float  # share of pairs that the score teacher, where it says anything, orders the other way
     triangles: int  # three passages of a query, all three pairs of which were judged
     violations: float  # share of triangles that go round: a over b over c over a
-    judged_pairs: int  # of unequal grades
+    judged_pairs: int  # of unequal grades, both with a score
     accuracy: float  # the better grade preferred, ties half
     base_accuracy: float  # the same of the score teacher, on the same pairs
     only_judge_right: int  # of the judged pairs: what a paired test is made of
@@ -89,7 +89,8 @@ def pair_report(pairs: JudgedPairs) -> PairReport:
     forward, backward = pairs.forward[twice], pairs.backward[twice]
     by_score = np.sign(pairs.scores[0] - pairs.scores[1])
     by_grade = np.sign(pairs.grades[0] - pairs.grades[1])
-    judged = by_grade != 0
+    scored = ~np.isnan(by_score)
+    judged = scored & ~np.isnan(by_grade) & (by_grade != 0)  # where there is no score, nothing can be compared
     right = _agreement(np.sign(log_odds), by_grade)[judged]
     base_right = _agreement(by_score, by_grade)[judged]
     triangles, round_ones = count_triangles(pairs.query, pairs.left, pairs.right, log_odds)
@@ -100,7 +101,7 @@ def pair_report(pairs: JudgedPairs) -> PairReport:
         consistent=_mean(np.sign(forward) == np.sign(backward)),
         order_bias=_mean((forward - backward) / 2),
         certainty=_mean((1 + np.tanh(np.abs(log_odds) / 2)) / 2),
-        disagreement=_mean(np.sign(log_odds) * by_score < 0),
+        disagreement=_mean((np.sign(log_odds) * by_score < 0)[scored]),
         triangles=triangles,
         violations=round_ones / triangles if triangles else float("nan"),
         judged_pairs=int(judged.sum()),

@@ -8,26 +8,29 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.compatibility import check, trains_student
-from retrieval_kd.pipeline.compose import compose_stage
+from retrieval_kd.pipeline.build import resolve
+from retrieval_kd.pipeline.compatibility import trains_student
 from retrieval_kd.pipeline.costs import Lists, mined_lists, reranked_lists, scorer_size
 from retrieval_kd.pipeline.estimates import (
     SCORE_BYTES,
     Counts,
+    asks_a_model,
     encoder_size,
     in_words,
     keeps_vectors,
     stores_scores,
 )
+from retrieval_kd.pipeline.pairing import SCORES
 from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.recipes import stages
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
@@ -37,28 +40,16 @@ COUNTING_SECONDS = 5  # for a large collection that no step has counted; what wa
 DISTINCT = 0.5  # share of the most passages that lists may name: popular ones stand in many lists
 
 
-def stages(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    """The recipe's stages as plans of their own, by name; one without overrides is the plan itself."""
-    said = list(plan.values["overrides"])
-    for name, overrides in plan.values["recipe"]["stages"].items():
-        if not overrides:
-            yield name, plan  # which may have read its collections already
-            continue
-        cfg = compose_stage(overrides, said)
-        check(cfg)
-        yield name, Plan(cfg)
-
-
-def check_lists(*plans: Plan) -> None:
+def check_lists(plan: Plan) -> None:
     """Build negatives and samplers, which name the setting that they refuse; first, for steps are planned by these."""
-    for plan in plans:
-        _ = plan.parts.negatives, plan.parts.pairs
+    _ = plan.parts.negatives, plan.parts.pairs
 
 
 def planned(plan: Plan) -> list[Step]:
     """The results that a config asks for."""
     if trains_student(plan.values):
-        check_lists(*(stage for _, stage in stages(plan)))
+        for _, stage in stages(plan):
+            check_lists(stage)
     return plan.results()
 
 
@@ -101,7 +92,7 @@ class Work:
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
-            _check_answers(stage, judged=bool(self.names["pair"]))
+            _check_teacher(stage, judged=bool(self.names["pair"]))
 
     def check_room(self) -> None:
         """Refuse a store on a file system that cannot hold what is still to be made."""
@@ -151,9 +142,10 @@ class Work:
 
     def _of_lists(self, plan: Plan, entry: Entry, counts: Counts) -> Counter[str]:
         window, needed = plan.values["negatives"].get("window"), Counter[str]()
-        if window and plan.source_run(entry).key in self.missing:
+        if window and plan.candidates.source_run(entry).key in self.missing:
             needed["runs"] += _run_bytes(entry, window[1], counts)
-        if self.names["score"]:
+        first = plan.candidates.at_start is plan.candidates  # how many lists of a later round are new, nobody knows yet
+        if self.names["score"] and first:
             lists = mined_lists(plan, counts, entry)
             if lists.step.key in self.missing:
                 needed += _teacher_bytes(plan, lists, counts)
@@ -182,14 +174,48 @@ def _check_training(plan: Plan) -> None:
         raise UserError(f"optimizer: {' '.join(str(error).split())}") from error
 
 
-def _check_answers(plan: Plan, judged: bool) -> None:
-    """Refuse answers that a language model's tokenizer splits, before the lists are mined for it."""
-    judge = [plan.parts.judge] if judged and "judge" in plan.values["teacher"] else []
-    for node in (*plan.parts.scorers.values(), *judge):
-        if "answers" in node:
-            from retrieval_kd.teachers.language_model import answer_tokens, load_tokenizer
+def _check_teacher(plan: Plan, judged: bool) -> None:
+    """Refuse what the teacher's language models, and the judge, do not take, before the lists are mined for them."""
+    for node in plan.parts.scorers.values():
+        _check_questions(node)
+    if judged and "judge" in plan.values["teacher"]:
+        _check_judge(plan)
 
-            answer_tokens(node["name"], load_tokenizer(node["name"])[1], node["answers"])
+
+def _check_questions(node: dict[str, Any]) -> None:
+    """A language model's template, and answers that its tokenizer splits."""
+    if "answers" not in node:
+        return
+    from retrieval_kd.teachers.language_model import answer_tokens, load_tokenizer
+    from retrieval_kd.teachers.prompts import check_template
+
+    check_template(node["template"], resolve(node["_target_"]).fields)
+    answer_tokens(node["name"], load_tokenizer(node["name"])[1], node["answers"])
+
+
+def _check_judge(plan: Plan) -> None:
+    """Orders, and all settings of a judge without a model; of one with a model, those that need no weights."""
+    from retrieval_kd.teachers.pair_training import check_drawing
+    from retrieval_kd.teachers.pairwise import check_orders
+
+    node = plan.parts.judge
+    check_orders(plan.values["teacher"]["orders"])
+    _check_questions(node)
+    if not asks_a_model(node):
+        plan.parts.judge_alone()
+    elif node.get("train"):
+        from retrieval_kd.data.weights import resolve_encoder
+
+        learned = node["train"]["labels"] == SCORES
+        check_drawing(node["train"]["pairs"], node["train"]["temperature"] if learned else None)
+        try:
+            resolve_encoder(node["name"])
+        except UserError as error:
+            raise UserError(str(error).replace("encoder.name", "teacher.judge.name", 1)) from error
+    elif "train" in node:
+        from retrieval_kd.teachers.classifier import check_there
+
+        check_there(node["name"])
 
 
 def _run_bytes(entry: Entry, depth: int, counts: Counts) -> int:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.pipeline import conf_tree
+from retrieval_kd.pipeline.needs import TEACHER_TOP, needs_of, takes_teachers_top
 
 Config = Mapping[str, Any]
 
@@ -32,7 +33,7 @@ def check(cfg: DictConfig, trains: bool | None = None) -> None:
 
 def trains_student(config: Config) -> bool:
     """Whether a student is trained: none is given, and the recipe has a stage."""
-    staged = bool(config["recipe"].get("stages"))
+    staged = bool(config["recipe"].get("stages") or config["recipe"].get("rounds"))
     return config.get("model") is None and staged and config.get("target", "student") == "student"
 
 
@@ -53,6 +54,12 @@ def window_is_a_pair_of_ranks(config: Config) -> str | None:
     if window is None or (len(window) == 2 and all(isinstance(rank, int) for rank in window)):
         return None
     return f"negatives.window={window}: [first rank, last rank] is needed, such as [1,100]"
+
+
+def rounds_can_be_counted(config: Config) -> str | None:
+    """None of them is nothing to evaluate."""
+    rounds = config["recipe"].get("rounds")
+    return None if rounds is None or rounds >= 1 else f"recipe.rounds={rounds}: at least 1 is needed"
 
 
 def run_files_teach_what_they_list(config: Config) -> str | None:
@@ -91,7 +98,7 @@ def teacher_gives_what_is_needed(config: Config) -> str | None:
     for path, node in _parts(config):
         own = node.get("teacher")
         teacher = own if isinstance(own, Mapping) else config["teacher"]
-        missing = sorted(set(node.get("needs", [])) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
+        missing = sorted(needs_of(node) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
         if missing:
             gives = ", ".join(teacher.get("gives", [])) or "nothing"
             return (
@@ -122,13 +129,14 @@ def a_judge_learns_from_what_there_is(config: Config) -> str | None:
 
 def hard_labels_have_judgements(config: Config) -> str | None:
     """A term with hard labels learns nothing without them."""
-    if _judged(config) or _takes_teachers_top(config["negatives"]):
+    if _judged(config) or takes_teachers_top(config["negatives"]):
         return None
     for path, node in _parts(config):
-        if Signal.JUDGEMENTS in node.get("needs", []) and not _takes_teachers_top(node):
+        if Signal.JUDGEMENTS in needs_of(node):
+            own = f"{path}.positive={TEACHER_TOP} or " if "positive" in node else ""
             return (
                 f"{path} needs judgements, and data={_option(config, 'data')} has none (data.judgements=none);"
-                " an objective of soft labels alone would fit, such as objective=[listwise_kl]"
+                f" {own}an objective of soft labels alone would fit, such as objective=[listwise_kl]"
             )
     return None
 
@@ -244,6 +252,7 @@ Rule = Callable[[Config], str | None]
 RULES: tuple[Rule, ...] = (
     pool_holds_the_draw,
     window_is_a_pair_of_ranks,
+    rounds_can_be_counted,
     run_files_teach_what_they_list,
     a_judge_stands_on_scores,
     token_weights_are_used,
@@ -300,10 +309,6 @@ def _judged(config: Config) -> bool:
     entries = list((data.get("train") or {}).values()) or [data]
     settings = (entry.get("judgements", data.get("judgements")) for entry in entries if isinstance(entry, Mapping))
     return Signal.JUDGEMENTS in data.get("gives", [Signal.JUDGEMENTS]) and any(value != "none" for value in settings)
-
-
-def _takes_teachers_top(node: Config) -> bool:
-    return node.get("positive") == "teacher_top"
 
 
 def _hard(term: Config) -> bool:

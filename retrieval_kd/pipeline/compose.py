@@ -56,14 +56,14 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
-def changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str) -> DictConfig:
-    """The config with other values, and with other options in some groups."""
+def changed(cfg: DictConfig, changes: Mapping[str, Any], **groups: str | DictConfig) -> DictConfig:
+    """The config with other values, and with other options in some groups, by name or as they are."""
     changed = cfg.copy()
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
     with open_dict(changed):
         for group, option in groups.items():
-            changed[group] = conf_tree.load(f"{group}/{option}")
+            changed[group] = conf_tree.load(f"{group}/{option}") if isinstance(option, str) else option
     return changed
 
 
@@ -152,9 +152,17 @@ def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
         del cfg["hydra"]
         for group in conf_tree.multi_select():
             cfg[group] = cfg.get(group) or {}
+            _drop_unselected(cfg[group], group)
             choices[group] = list(cfg[group])
         cfg.options = choices
     return pickle.dumps(cfg)
+
+
+def _drop_unselected(nodes: DictConfig, group: str) -> None:
+    """Leave out what an experiment sets of options that the command did not select: they have no target."""
+    for name in conf_tree.options().get(group, []):
+        if name in nodes and "_target_" not in nodes[name]:
+            del nodes[name]
 
 
 def _one_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from retrieval_kd.pipeline.estimates import (
     stores_scores,
 )
 from retrieval_kd.pipeline.page import TIMES, Page
+from retrieval_kd.pipeline.rounds import rounds
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
@@ -26,33 +27,34 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.plan import Plan
 
 
-def add_costs(page: Page, plan: Plan, stages: Sequence[Plan], counts: Counts) -> None:
-    """A block of estimates for a plan and its recipe's stages; of what is not known yet, the formula."""
+def add_costs(page: Page, plan: Plan, stages: Mapping[str, Plan], counts: Counts) -> None:
+    """A block of estimates for a plan and its recipe's stages by name; of what is not known yet, the formula."""
     page.block("Costs, estimated")
     if plan.values["engine"]["holds"] == "scores":
         _add_calls(page, plan, counts, reranked_lists(plan, plan.entries.evaluate[0]))
-    asking = {
-        stage.scored(entry).key: (stage, entry)
-        for stage in stages
-        if stage.parts.needs_scores
-        for entry in stage.train_entries
-    }
-    for stage, entry in asking.values():
+    asking = {name: stage for name, stage in stages.items() if stage.parts.needs_scores}
+    for names, stage, entry in _distinct(asking, lambda stage, entry: stage.candidates.scored(entry)):
         its_counts = replace(counts, plan=stage)
-        _add_calls(page, stage, its_counts, mined_lists(stage, its_counts, entry))
-    judged = {
-        stage.pairing.paired(entry).key: (stage, entry)
-        for stage in stages
-        if stage.parts.needs_preferences
-        for entry in stage.train_entries
-    }
-    for stage, entry in judged.values():
-        _add_judgements(page, stage, replace(counts, plan=stage), entry)
+        _add_calls(page, stage, its_counts, mined_lists(stage, its_counts, entry), names)
+    judged = {name: stage for name, stage in stages.items() if stage.parts.needs_preferences}
+    for names, stage, entry in _distinct(judged, lambda stage, entry: stage.pairing.paired(entry)):
+        _add_judgements(page, stage, replace(counts, plan=stage), entry, names)
     size = None if plan.values["model"] else encoder_size(**plan.values["encoder"])
     _add_disk(page, plan, counts, size)
-    memory = [rows for stage in stages if (rows := _memory(stage))]
+    memory = [rows for stage in stages.values() if (rows := _memory(stage))]
     for label, text, product in max(memory, default=(0, ()))[1]:
         page.row(label, text, product)
+
+
+def _distinct(stages: Mapping[str, Plan], step: Callable[[Plan, Entry], Step]) -> Iterator[tuple[str, Plan, Entry]]:
+    """Each step that stages have of their training collections once, with the names of its stages if others differ."""
+    found: dict[str, tuple[list[str], Plan, Entry]] = {}
+    for name, stage in stages.items():
+        for entry in stage.train_entries:
+            found.setdefault(step(stage, entry).key, ([], stage, entry))[0].append(name)
+    shared = len({tuple(names) for names, _, _ in found.values()}) < 2
+    for names, stage, entry in found.values():
+        yield "" if shared else f"{', '.join(names)}: ", stage, entry
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def mined_lists(plan: Plan, counts: Counts, entry: Entry) -> Lists:
     """What the teacher scores of a collection for a training."""
     negatives = plan.values["negatives"]
     each = negatives["pool"] + (negatives.get("random") or 0)
-    return Lists(entry, each, plan.scored(entry), counts.candidates(entry), ", and the positives")
+    return Lists(entry, each, plan.candidates.scored(entry), counts.candidates(entry), ", and the positives")
 
 
 def reranked_lists(plan: Plan, entry: Entry) -> Lists:
@@ -85,9 +87,10 @@ def reranked_lists(plan: Plan, entry: Entry) -> Lists:
     return Lists(entry, plan.values["engine"]["depth"], plan.reranked(entry))
 
 
-def _add_calls(page: Page, plan: Plan, counts: Counts, lists: Lists) -> None:
+def _add_calls(page: Page, plan: Plan, counts: Counts, lists: Lists, names: str = "") -> None:
     queries, pairs = lists.sizes(counts)
-    about = f"{lists.each} passages {TIMES} {'queries' if queries is None else f'{queries:,} queries'}{lists.beside}"
+    asked = "queries" if queries is None else f"{queries:,} queries"
+    about = f"{names}{lists.each} passages {TIMES} {asked}{lists.beside}"
     about += "" if pairs is None else f" = {pairs:,} pairs"
     passages = counts.passages(lists.entry)
     page.row("teacher", about, "done" if counts.known and lists.step.done else "less what the store has")
@@ -102,7 +105,7 @@ def _add_calls(page: Page, plan: Plan, counts: Counts, lists: Lists) -> None:
         page.row("", f"{name}: {'a vector per text' if texts is None else f'at most {texts:,} vectors'}", weight)
 
 
-def _add_judgements(page: Page, plan: Plan, counts: Counts, entry: Entry) -> None:
+def _add_judgements(page: Page, plan: Plan, counts: Counts, entry: Entry, names: str) -> None:
     """How often the judge of pairs is asked; held-out pairs for its report come on top, a thousand at most."""
     if not asks_a_model(plan.parts.judge):
         page.row("judge", "asks no model", "the base's scores, or a file")
@@ -111,7 +114,8 @@ def _add_judgements(page: Page, plan: Plan, counts: Counts, entry: Entry) -> Non
     orders = 2 if plan.values["teacher"]["orders"] == "both" else 1
     mined = counts.candidates(entry)
     queries = mined[1] if mined else counts.queries(entry)
-    about = f"{each} pairs {TIMES} {orders} orders {TIMES} {'queries' if queries is None else f'{queries:,} queries'}"
+    asked = "queries" if queries is None else f"{queries:,} queries"
+    about = f"{names}{each} pairs {TIMES} {orders} orders {TIMES} {asked}"
     calls = None if queries is None else each * orders * queries
     done = counts.known and plan.pairing.paired(entry).done
     page.row("judge", about + ("" if calls is None else f" = {calls:,} calls"), "done" if done else "at most")
@@ -132,9 +136,13 @@ def _add_disk(page: Page, plan: Plan, counts: Counts, size: EncoderSize | None) 
     rows = [_runs(plan, counts)]
     if plan.values["engine"]["holds"] == "representations" and size is not None:
         if "pooling" in plan.values["student"]:
-            rows += [_vectors(entry, counts, size) for entry in {e.name: e for e in plan.entries.evaluate}.values()]
+            copies = len(rounds(plan)) or 1  # what was encoded for mining, or measured between rounds, stays
+            entries = {entry.name: entry for entry in plan.entries.evaluate}.values()
+            rows += [_vectors(entry, counts, size, copies) for entry in entries]
         if plan.trained is not None:
-            rows.append((f"model {in_words(size.parameters * 4)}", f"{size.parameters:,} weights {TIMES} 4 bytes"))
+            models, weights = len(plan.trainings), f"{size.parameters:,} weights {TIMES} 4 bytes"
+            label = "model" if models == 1 else f"{models} models"
+            rows.append((f"{label} {in_words(models * size.parameters * 4)}", weights))
     for number_of_row, (text, product) in enumerate(rows):
         page.row("" if number_of_row else "disk", text, product)
 
@@ -153,12 +161,13 @@ def _runs(plan: Plan, counts: Counts) -> tuple[str, str]:
     return f"runs {in_words(size)}", f"{sum(known):,} lines {TIMES} about {size / max(1, sum(known)):.0f} bytes"
 
 
-def _vectors(entry: Entry, counts: Counts, size: EncoderSize) -> tuple[str, str]:
+def _vectors(entry: Entry, counts: Counts, size: EncoderSize, copies: int) -> tuple[str, str]:
     passages = counts.passages(entry)
     product = f"passages {TIMES} {size.dimension} dimensions {TIMES} 4 bytes"
+    product += f" {TIMES} {copies} rounds" if copies > 1 else ""
     if passages is None:
         return f"vectors of {entry.name}", product
-    return f"vectors of {entry.name} {in_words(passages * size.dimension * 4)}", f"{passages:,} {product}"
+    return f"vectors of {entry.name} {in_words(copies * passages * size.dimension * 4)}", f"{passages:,} {product}"
 
 
 def _memory(plan: Plan) -> tuple[int, list[tuple[str, str, str]]] | None:

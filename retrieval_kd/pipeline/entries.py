@@ -15,6 +15,7 @@ from retrieval_kd.data.collections import NONE, Collection, collection_digest, o
 from retrieval_kd.data.folder import ALL
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.conf_tree import did_you_mean
+from retrieval_kd.pipeline.needs import TEACHER_TOP, needs_of
 
 # What splits are called, the commonest first.
 TRAINING = ("train", "training")
@@ -153,9 +154,15 @@ def _first(names: Sequence[str], splits: Sequence[str]) -> str | None:
     return next((name for name in names if name in splits), None)
 
 
-def refuse_unjudged(found: Sequence[Entry], objective: Mapping[str, Any]) -> None:
-    """Terms that ask for judgements, on collections that have none."""
-    hard = [name for name, term in objective.items() if "judgements" in term.get("needs", ())]
+def refuse_unjudged(found: Sequence[Entry], objective: Mapping[str, Any], negatives: Mapping[str, Any]) -> None:
+    """Terms and negatives that ask for judgements, on collections that have none."""
+    hard = [name for name, term in objective.items() if "judgements" in needs_of(term)]
     bare = [entry.label for entry in found if not entry.judged]
     if hard and bare:
-        raise UserError(f"objective={hard[0]} needs judgements, and {bare[0]} has none; use listwise_kl alone")
+        own = f"objective.{hard[0]}.positive={TEACHER_TOP} or " if "positive" in objective[hard[0]] else ""
+        raise UserError(
+            f"objective={hard[0]} needs judgements, and {bare[0]} has none; {own}soft labels alone would fit, such as"
+            " objective=[listwise_kl]"
+        )
+    if bare and negatives.get("consistent") is not None:
+        raise UserError(f"negatives.consistent needs judgements, and {bare[0]} has none; null would fit")

@@ -107,6 +107,11 @@ def asks_a_model(node: Mapping[str, Any]) -> bool:
     return any(isinstance(part, ast.FunctionDef) and part.name == "score" for part in _class_body(node))
 
 
+def compares_scores(node: Mapping[str, Any]) -> bool:
+    """Whether a judge is a ``ScoreJudge``: what is read first means nothing to it."""
+    return any(isinstance(part, ast.FunctionDef) and part.name == "prefer" for part in _class_body(node))
+
+
 def _class_body(node: Mapping[str, Any]) -> list[ast.stmt]:
     """A scorer's class, read and not imported: that may take seconds."""
     module, _, name = str(node["_target_"]).rpartition(".")
@@ -161,7 +166,7 @@ class Counts:
 
     def candidates(self, entry: Entry) -> tuple[int, int] | None:
         """Candidates and queries with a list, once they were mined."""
-        mined = self.plan.mined(entry)
+        mined = self.plan.candidates.listed(entry)
         if not self.known or not mined.done:
             return None
         record = _recorded(mined)

@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
-from retrieval_kd.pipeline.beforehand import stages
 from retrieval_kd.pipeline.build import METADATA
 from retrieval_kd.pipeline.costs import add_costs
 from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
 from retrieval_kd.pipeline.origins import Origins
 from retrieval_kd.pipeline.page import Page, number
 from retrieval_kd.pipeline.plan import NO_RESULT, Plan
+from retrieval_kd.pipeline.recipes import named_overrides, stages
+from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.unread import is_read, without_reading
 
 NOTES = ("provenance", "reconstruction")  # what an option's file says of itself
@@ -45,7 +46,7 @@ def explain(cfg: DictConfig) -> str:
     _add_search(page, plan, steps, origins)
     _add_steps(page, plan, steps, read)
     if plan.values["target"] != "teacher":
-        add_costs(page, plan, [stage for _, stage, _ in staged], counts)
+        add_costs(page, plan, {name: stage for name, stage, _ in staged}, counts)
     return page.text()
 
 
@@ -225,7 +226,7 @@ def _add_notes(page: Page, path: str, node: Any) -> None:
 
 def _stages(plan: Plan, origins: Origins) -> Iterator[tuple[str, Plan, Origins]]:
     """The recipe's stages with the origins of their numbers; a single one needs no name."""
-    written = plan.values["recipe"]["stages"]
+    written = named_overrides(plan.values["recipe"])
     for name, stage in stages(plan):
         label = name if len(written) > 1 else ""
         yield label, stage, origins if stage is plan else Origins(stage.cfg, name, len(written[name]))
@@ -234,7 +235,7 @@ def _stages(plan: Plan, origins: Origins) -> Iterator[tuple[str, Plan, Origins]]
 def _steps(plan: Plan) -> list[Step]:
     """All steps, each once, those before the ones that read them."""
     if plan.values["target"] != "teacher":
-        results = plan.results()
+        results = with_rounds(plan, plan.results())
     elif not (results := plan.pairing.trainings()):
         raise UserError("target=teacher: no member of this teacher is trained here (scorer=cross_encoder is)")
     return list({step.key: step for result in results for step in result.walk()}.values())

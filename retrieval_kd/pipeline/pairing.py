@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.estimates import compares_scores
 from retrieval_kd.pipeline.keys import deciding
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
+
+LABELS = JUDGEMENTS, SCORES = "judgements", "scores"  # what a judge that is trained here learns from
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class Pairing:
 
     def taught(self) -> Step | None:
         """The training of the judge."""
-        plan, judge = self.plan, self.plan.parts.judge
+        plan, judge, lists = self.plan, self.plan.parts.judge, self.plan.candidates.at_start
         if not judge.get("train"):
             return None
-        mined = [plan.mined(entry) for entry in plan.train_entries]
-        scored = [plan.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == "scores" else []
+        self._check_labels(judge["train"]["labels"])
+        mined = [lists.listed(entry) for entry in plan.train_entries]
+        scored = [lists.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == SCORES else []
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
@@ -57,10 +62,20 @@ class Pairing:
         config = {"judge": deciding("judge", judge), "trainer": trainer}
         return plan._step("teach", config, [*mined, *scored, *self._files()], write, "judge of pairs")
 
+    def _check_labels(self, labels: str) -> None:
+        """Refuse labels that there are none of, before anything is mined."""
+        if labels not in LABELS:
+            raise UserError(f"teacher.judge.train.labels is {' or '.join(LABELS)}, got {labels}")
+        bare = [entry.label for entry in self.plan.train_entries if not entry.judged]
+        if labels == JUDGEMENTS and bare:
+            raise UserError(
+                f"teacher.judge.train.labels={labels}: {bare[0]} has none; labels={SCORES} learns from the base"
+            )
+
     def trainings(self) -> list[Step]:
         """The trainings of the teacher: of members of the score teacher, and of the judge."""
         judge = self.taught() if "judge" in self.plan.values["teacher"] else None
-        return [step for step in (self.plan.taught(), judge) if step is not None]
+        return [step for step in (self.plan.candidates.taught(), judge) if step is not None]
 
     def paired(self, entry: Entry) -> Step:
         """Judged pairs of a split's candidates, as the sampler draws them."""
@@ -72,7 +87,7 @@ class Pairing:
 
     def _pair(self, entry: Entry, config: Mapping[str, Any], about: str) -> Step:
         plan, teacher = self.plan, self.plan.values["teacher"]
-        mined, scored, taught = plan.mined(entry), plan.scored(entry), self.taught()
+        mined, scored, taught = plan.candidates.listed(entry), plan.candidates.scored(entry), self.taught()
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps import pairing
@@ -83,16 +98,18 @@ class Pairing:
 
         declared = {"judge": deciding("judge", plan.parts.judge)}
         if not self._brings_pairs:
-            declared |= {**config, "orders": teacher["orders"]}
+            declared |= config
+        if not (self._brings_pairs or compares_scores(plan.parts.judge)):
+            declared["orders"] = teacher["orders"]
         inputs: list[Step | str] = [mined, scored, *([taught] if taught else []), *self._files()]
         return plan._step("pair", declared, inputs, write, about)
 
     def teacher(self, entry: Entry) -> PairTeacher:
         """The judge on top of the score teacher of a split."""
-        taught = self.taught()
+        taught, base = self.taught(), self.plan.candidates.teacher(entry)
         collection = entry.collection
         offers = {"queries": lambda: collection.queries, "passages": lambda: collection.passages}
-        return self.plan.parts.pair_teacher(self.plan.teacher(entry), offers, taught.make() if taught else None)
+        return self.plan.parts.pair_teacher(base, offers, taught.make() if taught else None)
 
     def _files(self) -> list[str]:
         return self.plan._files("judge")

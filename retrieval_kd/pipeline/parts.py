@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from retrieval_kd.contracts import UserError
 from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
+from retrieval_kd.pipeline.needs import needs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ class Parts:
         return self._needs("preference")
 
     def _needs(self, signal: str) -> bool:
-        return any(signal in term.get("needs", ()) for term in self.values["objective"].values())
+        return any(signal in needs_of(term) for term in self.values["objective"].values())
 
     @property
     def negatives(self) -> Any:
@@ -206,10 +207,14 @@ class Parts:
         self, base: ScoreTeacher, offers: Mapping[str, Callable[[], Any]], taught: Path | None
     ) -> PairTeacher:
         """A judge of pairs on top of a score teacher."""
-        judge = self._scorer("judge", self.judge, offers, taught)
+        judge = self.judge_alone(offers, taught)
         node = _without(self.values["teacher"], ("base", "judge"))
         teacher: PairTeacher = build(node, base=base, judge=judge)
         return teacher
+
+    def judge_alone(self, offers: Mapping[str, Callable[[], Any]] | None = None, taught: Path | None = None) -> Any:
+        """A judge of pairs without the scores that it stands on."""
+        return self._scorer("judge", self.judge, offers or {}, taught)
 
     def _scorer(
         self, name: str, node: Mapping[str, Any], offers: Mapping[str, Callable[[], Any]], taught: Path | None

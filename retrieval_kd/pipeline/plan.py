@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import ScoreTeacher, UserError
-from retrieval_kd.data.files import file_digest, text_digest
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.files import text_digest
 from retrieval_kd.pipeline.artifacts import Step
-from retrieval_kd.pipeline.compose import changed, plain
+from retrieval_kd.pipeline.candidate_steps import CandidateSteps
+from retrieval_kd.pipeline.compose import plain
 from retrieval_kd.pipeline.entries import Entries, Entry, entries, refuse_unjudged
 from retrieval_kd.pipeline.environment import machine
 from retrieval_kd.pipeline.keys import NO_RESULT as NO_RESULT
@@ -31,6 +32,8 @@ class Plan:
 
     cfg: DictConfig
     before: Step | None = None  # the training of the stage before, from which this one goes on
+    first: Plan | None = None  # the recipe's first stage, where this is a later one
+    student: Step | None = None  # a training whose student is searched, instead of that of the recipe's last
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -50,6 +53,11 @@ class Plan:
             "passages": lambda: self._start_entry.collection.passages,
         }
         return Parts(self.cfg, self.values, start)
+
+    @cached_property
+    def candidates(self) -> CandidateSteps:
+        """The steps about candidates and the teacher's scores of them."""
+        return CandidateSteps(self)
 
     @cached_property
     def pairing(self) -> Pairing:
@@ -131,8 +139,6 @@ class Plan:
     def _ignores_identical(self) -> bool:
         return bool(self.values["evaluation"]["ignore_identical_ids"])
 
-    # ---- candidates and the teacher
-
     @property
     def train_entries(self) -> tuple[Entry, ...]:
         """The training collections, of which there must be one."""
@@ -140,102 +146,26 @@ class Plan:
             raise UserError("data.train: this collection has no training split; name one, or evaluate with model=DIR")
         return self.entries.train
 
-    def source_run(self, entry: Entry) -> Step:
-        """The run that candidates are taken from."""
-        from retrieval_kd.pipeline.steps.mining import copy_run
-
-        source, depth = str(self.values["negatives"]["source"]), int(self.values["negatives"]["window"][1])
-        if source == "bm25":
-            return self.bm25_run(entry, depth)
-        if Path(source).is_file():
-            key: list[Step | str] = [entry.key, file_digest(Path(source))]
-            return self._step("search", {}, key, lambda folder: copy_run(folder, Path(source)), source)
-        return Plan(changed(self.cfg, {"model": source, "evaluation.depth": depth}, engine="exact")).student_run(entry)
-
-    def mined(self, entry: Entry) -> Step:
-        """Candidates of a split."""
-        from retrieval_kd.pipeline.steps.mining import mine
-
-        run = self.source_run(entry)
-        margin = self.values["negatives"].get("margin") is not None
-        return self._step(
-            "mine",
-            self._declared("negatives", *(["teacher"] if margin else [])),
-            [entry.key, run, *(self._teacher_inputs(entry) if margin else [])],
-            lambda folder: mine(folder, entry.collection, run.make(), self.parts.negatives, self._margin_scores(entry)),
-            entry.label,
-        )
-
-    def taught(self) -> Step | None:
-        """The training of the teacher's members that are trained here."""
-        members = self.parts.to_teach
-        if not members:
-            return None
-        plan = self
-        if self.values["negatives"].get("margin") is not None:  # which needs scores: who gives them learns without one
-            plan = Plan(changed(self.cfg, {"negatives.margin": None}))
-        mined = [plan.mined(entry) for entry in self.train_entries]
-        trainer = {name: self.values["trainer"][name] for name in ("precision", "clip")}
-
-        def write(folder: Path) -> Mapping[str, Any]:
-            from retrieval_kd.pipeline.steps.teaching import teach  # here: planning does without torch
-
-            return teach(folder, self, [lists.make() for lists in mined])
-
-        return self._step(
-            "teach",
-            self._declared("teacher") | {"trainer": trainer},
-            [*mined, *self._files("teacher")],
-            write,
-            ", ".join(members),
-        )
-
-    def scored(self, entry: Entry) -> Step:
-        """The members' scores of a split's candidates."""
-        from retrieval_kd.pipeline.steps.scoring import score
-
-        mined = self.mined(entry)
-        return self._step(
-            "score",
-            self._declared("teacher"),
-            [mined, *self._teacher_inputs(entry)],
-            lambda folder: score(folder, entry.collection, mined.make(), self.teacher(entry), self.store),
-            f"{entry.label} by {', '.join(self.parts.scorers)}",
-        )
-
-    def _teacher_inputs(self, entry: Entry) -> list[Step | str]:
-        """What decides the teacher's scores of a collection, apart from its config."""
-        taught = self.taught()
-        index = [self.index(entry)] if self.parts.teacher_reads("index") else []
-        return [*index, *([taught] if taught else []), *self._files("teacher")]
-
-    def teacher(self, entry: Entry) -> ScoreTeacher:
-        """The teacher, its lexical members over the passages of ``entry``."""
-        from retrieval_kd.engines.bm25 import BM25
-
-        taught = self.taught()
-        offers = {
-            "index": lambda: BM25(self.index(entry).make() / "index"),
-            "queries": lambda: entry.collection.queries,
-            "passages": lambda: entry.collection.passages,
-        }
-        return self.parts.teacher(offers, taught.make() if taught else None)
-
-    def _margin_scores(self, entry: Entry) -> Callable[..., Any] | None:
-        if self.values["negatives"].get("margin") is None:
-            return None
-        from retrieval_kd.pipeline.steps.mining import teacher_scores
-
-        return teacher_scores(lambda: self.teacher(entry), entry, self.store)
-
     # ---- the student
 
     @cached_property
     def trained(self) -> Step | None:
         """The last training of the recipe; None where the recipe trains nothing or ``model`` names a student."""
-        from retrieval_kd.pipeline.recipes import last_training
+        return self.student or next(reversed(self.trainings.values()), None)
 
-        return None if self.values["model"] else last_training(self)
+    @cached_property
+    def trainings(self) -> dict[str, Step]:
+        """The trainings of the recipe by the names of their stages."""
+        from retrieval_kd.pipeline.recipes import stages
+
+        return {} if self.values["model"] else {name: stage.training() for name, stage in stages(self)}
+
+    def with_student(self, trained: Step) -> Plan:
+        """The same plan about the student that another training left."""
+        other = replace(self, student=trained)
+        # What was read is not read again, and one student at a time is in memory.
+        vars(other).update({name: getattr(self, name) for name in ("values", "entries", "parts")})
+        return other
 
     @property
     def student_inputs(self) -> list[Step | str]:
@@ -291,11 +221,12 @@ class Plan:
         if settings.validate_every is not None and (validation is None or not validation.judged):
             which = "data.validation names none" if validation is None else f"{validation.label} has no judgements"
             raise UserError(f"trainer.validate_every needs a judged validation split; {which}")
-        refuse_unjudged(entries, self.values["objective"])
-        lists = [*entries, *([validation] if validation else [])]
+        refuse_unjudged(entries, self.values["objective"], self.values["negatives"])
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
-        steps = [*map(self.mined, lists), *(map(self.scored, asked) if self.parts.needs_scores else ())]
+        lists = self.candidates
+        steps = [*map(lists.listed, entries), *([lists.mined(validation)] if validation else [])]
+        steps += map(lists.scored, asked) if self.parts.needs_scores else ()
         steps += self.pairing.of_training(entries, self.reported_entry)
 
         def write(folder: Path) -> Mapping[str, Any]:
@@ -336,8 +267,8 @@ class Plan:
         return self._step(
             "search",
             self._declared("teacher", "engine"),
-            [run, *self._teacher_inputs(entry)],
-            lambda folder: rerank(folder, entry.collection, run.make(), self.teacher(entry), self.store),
+            [run, *self.candidates.teacher_inputs(entry)],
+            lambda folder: rerank(folder, entry.collection, run.make(), self.candidates.teacher(entry), self.store),
             f"teacher on {entry.label}",
         )
 

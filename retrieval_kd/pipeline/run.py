@@ -21,6 +21,7 @@ from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.beforehand import Work, check_lists, planned
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.rounds import laid_out, tell, with_rounds
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.entries import Entry
@@ -63,7 +64,7 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
         return [_whole(plan)]
     if name in ("mine", "score", "pair"):
         check_lists(plan)
-        made = {"mine": plan.mined, "score": plan.scored, "pair": plan.pairing.paired}[name]
+        made = {"mine": plan.candidates.mined, "score": plan.candidates.scored, "pair": plan.pairing.paired}[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run
@@ -187,8 +188,9 @@ def lay_out(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
 
     What another configuration left there stays until all of this is complete, and gives way then.
     """
-    Work(plan, results, plan.entries.evaluate, folder).check()
-    for step in results:  # all of them before the first file: a run that fails leaves no part of a folder
+    wanted = with_rounds(plan, results)
+    Work(plan, wanted, plan.entries.evaluate, folder).check()
+    for step in wanted:  # all of them before the first file: a run that fails leaves no part of a folder
         step.make()
     other = folder.is_dir() and any(folder.iterdir()) and not holds(folder, results)
     with _replaced(folder) if other else _opened(folder) as opened:
@@ -233,6 +235,10 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
         else:
             log.warning("%s has no judgements: the run is there, measures are not", entry.label)
             collections[entry.label] = {"queries": len(entry.collection.queries), "measures": {}}
+    found: dict[str, Any] = {"collections": collections}
+    if told := laid_out(plan):
+        found["rounds"] = told
+        tell(told)
     trains = any(step.name == "train" for result in results for step in result.walk())
     if trains and plan.trained is not None:
         _link(plan.trained.make() / "model", folder / "model")
@@ -241,7 +247,7 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     with atomic_file(folder / METRICS) as path:
-        path.write_text(json.dumps({"collections": collections, "cost": costs(plan, results)}, indent=1) + "\n")
+        path.write_text(json.dumps(found | {"cost": costs(plan, results)}, indent=1) + "\n")
     _write_manifest(folder, plan, results, plan.entries.evaluate)
 
 

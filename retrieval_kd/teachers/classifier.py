@@ -44,6 +44,14 @@ def load_classifier(name: str, to_train: bool) -> tuple[PreTrainedModel, Any]:
     return model, _usable(name, model, tokenizer)
 
 
+def check_there(name: str) -> None:
+    """Refuse a name that is no model, without its weights."""
+    try:
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cross-encoder {name}: {' '.join(str(error).split())}") from error
+
+
 def _report_missing(name: str, model: PreTrainedModel, missing: set[str], to_train: bool) -> None:
     if not missing:
         return

@@ -49,6 +49,14 @@ class TripleBatch:
         return TripleBatch(self.rows.to(device), self.preferred.to(device))
 
 
+def check_drawing(pairs: int, temperature: float | None) -> None:
+    """Refuse settings by which nothing would be drawn, or no preference made."""
+    if pairs < 1:
+        raise UserError(f"teacher.judge.train.pairs={pairs}: a judge learns from at least one pair per query")
+    if temperature is not None and temperature <= 0:
+        raise UserError(f"teacher.judge.train.temperature={temperature}: a number above 0 is needed")
+
+
 class DrawnTriples(Dataset[list[Triple]]):
     """``pairs`` pairs of unequal worth per query, a function of (seed, epoch, query id) alone.
 
@@ -58,10 +66,7 @@ class DrawnTriples(Dataset[list[Triple]]):
     """
 
     def __init__(self, lists: Sequence[WorthList], pairs: int, seed: int, temperature: float | None) -> None:
-        if pairs < 1:
-            raise UserError(f"teacher.judge.train.pairs={pairs}: a judge learns from at least one pair per query")
-        if temperature is not None and temperature <= 0:
-            raise UserError(f"teacher.judge.train.temperature={temperature}: a number above 0 is needed")
+        check_drawing(pairs, temperature)
         self.lists = [item for item in lists if len(np.unique(item.worth[~np.isnan(item.worth)])) > 1]
         if not self.lists:
             raise UserError(f"none of the {len(lists)} lists to train the judge on has two passages of unequal worth")

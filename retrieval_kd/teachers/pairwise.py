@@ -22,8 +22,7 @@ class Pairwise:
     """
 
     def __init__(self, base: ScoreTeacher, judge: Any, orders: str) -> None:
-        if orders not in ORDERS:
-            raise UserError(f"teacher.orders is {' or '.join(ORDERS)}, got {orders}")
+        check_orders(orders)
         self.base = base
         self.members = base.members
         self.judge = judge
@@ -32,3 +31,9 @@ class Pairwise:
     def combine(self, members: np.ndarray, dark: np.ndarray) -> np.ndarray:
         """As the base does."""
         return self.base.combine(members, dark)
+
+
+def check_orders(orders: str) -> None:
+    """Refuse what is neither."""
+    if orders not in ORDERS:
+        raise UserError(f"teacher.orders is {' or '.join(ORDERS)}, got {orders}")

@@ -16,9 +16,9 @@ Segment = int | list[str]  # a special token, or text and fields
 class PromptTokenizer(PaddedGroups):
     """Fills a template and tokenizes the whole, as the model's authors do; user text stays ordinary text.
 
-    What is too long loses the ends of its passages, cut between tokens; query, template and the place of the answer
-    stay. Special tokens that the template spells (a chat's turns) are special tokens; then the tokenizer adds none of
-    its own.
+    What is too long loses the ends of its passages, cut between tokens; template and the place of the answer stay, and
+    so does the query, unless it alone leaves no room: then half of what the template leaves is its. Special tokens that
+    the template spells (a chat's turns) are special tokens; then the tokenizer adds none of its own.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -33,10 +33,7 @@ class PromptTokenizer(PaddedGroups):
         self.template = template
         self.fields = list(fields)
         self.max_length = max_length
-        wrong = [name for name in self.fields if template.count(f"{{{name}}}") != 1]
-        if wrong:
-            needed = ", ".join(f"{{{name}}}" for name in self.fields)
-            raise UserError(f"template: {{{wrong[0]}}} must stand in it once; it holds {needed}")
+        check_template(template, self.fields)
         self._spelled = spelled_specials(tokenizer)
         self._segments = self._cut(template)
 
@@ -66,19 +63,19 @@ class PromptTokenizer(PaddedGroups):
 
     def _shortened(self, texts: list[list[str]], sizes: list[int]) -> list[list[int]]:
         """Prompts whose passages are cut until they fit: where texts meet, tokens may join or part."""
-        queries, *passages = texts
+        queries, passages = list(texts[0]), texts[1:]
         ends = [self._ends(column) for column in passages]
         room = [self.max_length - size + sum(len(column[row]) for column in ends) for row, size in enumerate(sizes)]
         rows: list[list[int]] = [[]] * len(sizes)
         todo = list(range(len(sizes)))
         while todo:
-            cut = [queries, *(list(column) for column in passages)]
+            cut = [list(queries), *(list(column) for column in passages)]
             for row in todo:
                 if room[row] < len(passages):
-                    raise UserError(
-                        f"max_length={self.max_length} leaves no room for a passage beside the template and the query"
-                        f" {queries[row][:60]!r}; a larger one would"
-                    )
+                    self.cut.add(texts[0][row])
+                    queries[row], dropped = self._without_end(queries[row], room[row])
+                    room[row] += dropped
+                    cut[0][row] = queries[row]
                 for place, share in enumerate(shares([len(column[row]) for column in ends], room[row])):
                     cut[place + 1][row] = passages[place][row][: ends[place][row][share - 1]] if share else ""
             for row, ids in zip(todo, self._tokens([[column[row] for row in todo] for column in cut]), strict=True):
@@ -86,6 +83,17 @@ class PromptTokenizer(PaddedGroups):
                 room[row] -= max(0, len(ids) - self.max_length)
             todo = [row for row in todo if len(rows[row]) > self.max_length]
         return rows
+
+    def _without_end(self, query: str, room: int) -> tuple[str, int]:
+        """A query that leaves its passages only so much room, cut to half of both; and how many tokens it lost."""
+        (ends,) = self._ends([query])
+        kept = min((room + len(ends)) // 2, len(ends) - 1)
+        if kept < 1 or room + len(ends) - kept < len(self.fields) - 1:
+            raise UserError(
+                f"max_length={self.max_length} leaves no room for a query and a passage beside the template; a larger"
+                " one would"
+            )
+        return query[: ends[kept - 1]], len(ends) - kept
 
     def _ends(self, texts: list[str]) -> list[list[int]]:
         """Where in each text its tokens end."""
@@ -123,3 +131,11 @@ class PromptTokenizer(PaddedGroups):
         if not self._spelled:
             return ids
         return ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
+
+
+def check_template(template: str, fields: Sequence[str]) -> None:
+    """Refuse a template that does not hold each field once."""
+    wrong = [name for name in fields if template.count(f"{{{name}}}") != 1]
+    if wrong:
+        needed = ", ".join(f"{{{name}}}" for name in fields)
+        raise UserError(f"template: {{{wrong[0]}}} must stand in it once; it holds {needed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.data.length_groups import budget_groups
 from retrieval_kd.data.progress import track
 from retrieval_kd.data.tokenize import GroupPlan
+
+log = logging.getLogger(__name__)
 
 Columns = dict[str, list[list[int]]]  # by model input: one list of numbers per row, without padding
 WINDOW = 16_384  # rows tokenized and sorted by length together: bounds memory, costs no speed
@@ -38,7 +41,15 @@ class PaddedGroups:
 
     def __init__(self, tokenizer: Any, left: bool = False) -> None:
         self.tokenizer = tokenizer
+        self.cut: set[str] = set()  # queries that lost their ends
+        self._told = 0  # how many of them were told of
         self._left = left
+
+    def tell_cut(self, who: str) -> None:
+        """Warn of queries that lost their ends; again when they are twice as many."""
+        if len(self.cut) >= max(1, 2 * self._told):
+            self._told, first = len(self.cut), min(self.cut)[:60]
+            log.warning("%s: %d queries left no room for a passage and were cut, such as %r", who, self._told, first)
 
     def batch(self, columns: Columns, plan: GroupPlan) -> PairBatch:
         """All rows in the groups of like length that ``plan`` cuts.
@@ -80,6 +91,9 @@ class TextReader(Protocol):
     def batch(self, columns: Columns, plan: GroupPlan) -> PairBatch:
         """Groups of like length."""
 
+    def tell_cut(self, who: str) -> None:
+        """Warn of what lost its end."""
+
 
 def score_by_length(
     reader: TextReader,
@@ -92,6 +106,7 @@ def score_by_length(
     scores = np.empty(len(texts[0]), dtype=np.float32)
     for _ in track(_fill(scores, reader, texts, forward, budget), "score pairs", total=len(scores)):
         pass
+    reader.tell_cut(who)
     bad = np.flatnonzero(~np.isfinite(scores))
     if bad.size:
         count = f"{bad.size} of {len(scores)} scores are not numbers"

@@ -16,6 +16,7 @@ class TripleTokenizer(PaddedGroups):
     The second passage is a segment of its own where the model has segments: it then tells the two apart in every
     layer, and not by their positions alone. What is too long loses the ends of its passages, each of which gets half
     of the room that the query leaves, and what the other does not need.
+    A query that alone leaves none is cut to half of it.
     """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
@@ -35,19 +36,28 @@ class TripleTokenizer(PaddedGroups):
         ids = self._ids(list(dict.fromkeys([*queries, *firsts, *seconds])))
         columns: Columns = {"input_ids": [], "token_type_ids": []} if self._segments else {"input_ids": []}
         for query, first, second in zip(queries, firsts, seconds, strict=True):
-            room = self.max_length - self.frame - len(ids[query])
-            if room < 2:
-                raise UserError(
-                    f"teacher.judge.max_length={self.max_length} leaves no room for two passages beside the query"
-                    f" {query[:60]!r} of {len(ids[query])} tokens; a larger one would"
-                )
+            asked = self._query(query, ids[query])
+            room = self.max_length - self.frame - len(asked)
             one, other = shares((len(ids[first]), len(ids[second])), room)
-            left = [*self._start, *ids[query], *self._between, *ids[first][:one], *self._between]
+            left = [*self._start, *asked, *self._between, *ids[first][:one], *self._between]
             right = [*ids[second][:other], *self._end]
             columns["input_ids"].append(left + right)
             if self._segments:
                 columns["token_type_ids"].append([0] * len(left) + [1] * len(right))
         return columns
+
+    def _query(self, query: str, ids: list[int]) -> list[int]:
+        """Tokens of a query; one that leaves no room for two passages loses its end."""
+        room = self.max_length - self.frame
+        if room - len(ids) >= 2:
+            return ids
+        if room < 4:
+            raise UserError(
+                f"teacher.judge.max_length={self.max_length} leaves no room for a query and two passages; a larger one"
+                " would"
+            )
+        self.cut.add(query)
+        return ids[: room // 2]
 
     def _ids(self, texts: list[str]) -> dict[str, list[int]]:
         """Tokens of each text by itself; what it spells of special tokens is ordinary text."""

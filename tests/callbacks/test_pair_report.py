@@ -83,3 +83,16 @@ def test_scores_turned_into_pairs_are_not_called_worse_than_themselves():
     report = pair_report(JudgedPairs(query, left, right, log_odds, np.full(2, NAN), scores, grades))
     assert report.accuracy == report.base_accuracy == 0.5
     assert report.warnings() == []
+
+
+def test_what_has_no_score_or_no_grade_is_compared_with_nothing():
+    """Pairs 0 and 1 as they are; of 2 the teacher said nothing, of 3 nobody could judge one passage."""
+    scores = np.array([[1.0, 1.0, NAN, 2.0], [2.0, 0.0, 1.0, 1.0]])
+    grades = np.array([[1.0, 1.0, 1.0, NAN], [0.0, 0.0, 0.0, 0.0]])
+    rows = np.arange(4)
+    report = pair_report(JudgedPairs(rows, rows, rows + 9, np.ones(4), np.full(4, NAN), scores, grades))
+    assert report.judged_pairs == 2
+    assert report.accuracy == 1.0
+    assert report.base_accuracy == 0.5
+    assert (report.only_judge_right, report.only_base_right) == (1, 0)
+    assert report.disagreement == pytest.approx(1 / 3)

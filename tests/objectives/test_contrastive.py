@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from evidence_case import HARD, ROLE, make_negative, make_signals, value_and_gradient
+from evidence_case import HARD, POSITIVES, ROLE, SCORES, make_negative, make_signals, value_and_gradient
 
 from retrieval_kd.contracts import Role, Signal
 from retrieval_kd.objectives.contrastive import Contrastive
@@ -64,6 +64,47 @@ def test_weight_is_per_query():
     found, _, similarities = value_and_gradient(Contrastive(1.0, True), weight=torch.tensor([0.5, 0.0, 2.0]))
     losses = by_hand(similarities, IN_BATCH, 1.0)
     assert found == pytest.approx((0.5 * losses[0] + 2 * losses[2]) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_teachers_top_is_the_positive(own):
+    """Scores put another passage first than the roles: 2 of query 1; the dark one, which scores higher, never is."""
+    scores = SCORES.clone()
+    scores[1, 2], scores[1, 4] = 5.0, 9.0
+    positive = torch.zeros_like(POSITIVES)  # nobody judged anything
+    role = torch.where(ROLE == Role.POSITIVE, int(HARD), ROLE.int()).to(torch.int8)
+    signals = make_signals(role, scores, positive)
+    objective = Contrastive(0.7, in_batch=True, positive="teacher_top", own=own)
+    found, gradient, similarities = value_and_gradient(objective, signals)
+    listed = role != Role.NONE
+    lists = []
+    for query, target in enumerate([0, 2, 5]):
+        others = [p for p in range(6) if p not in (target, 4) and (own or not listed[query, p])]
+        lists.append((target, others))
+    assert found == pytest.approx(sum(by_hand(similarities, lists, 0.7)) / 3, rel=1e-5)
+    for row, (target, negatives) in enumerate(lists):
+        assert gradient[row].nonzero().flatten().tolist() == sorted([target, *negatives])
+
+
+def test_without_a_score_there_is_no_top():
+    signals = make_signals(scores=torch.full_like(SCORES, torch.nan))
+    found, gradient, _ = value_and_gradient(Contrastive(1.0, True, positive="teacher_top"), signals)
+    assert found == 0
+    assert gradient.abs().max() == 0
+
+
+def test_the_teachers_top_needs_its_scores():
+    assert Contrastive(1.0, True, positive="teacher_top").needs == {Signal.SCORE}
+    assert Contrastive(1.0, True).needs == {Signal.JUDGEMENTS}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"positive": "best"}, r"positive is judged or teacher_top"), ({"in_batch": False, "own": False}, "no negatives")],
+)
+def test_settings_that_mean_nothing(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Contrastive(**{"temperature": 1.0, "in_batch": True} | settings)
 
 
 def test_needs_judgements_only():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ def write_folder(folder, seed=1, passages=30):
 def things(tmp_path_factory):
     """The collection's folder; not to be written to."""
     return write_folder(tmp_path_factory.mktemp("collections") / "things")
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """The same passages and queries, and no judgements."""
+    folder = write_folder(tmp_path_factory.mktemp("collections") / "bare")
+    shutil.rmtree(folder / "qrels")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,12 @@ UNJUDGED_PAIRS = {
 # rule, what is refused, words of the refusal, what passes
 CASES = [
     (
+        "rounds_can_be_counted",
+        {"recipe/rounds": 0},
+        ["recipe.rounds=0", "at least 1"],
+        {"recipe/rounds": 2},
+    ),
+    (
         "window_is_a_pair_of_ranks",
         {"negatives/window": [5]},
         ["negatives.window=[5]", "[1,100]"],

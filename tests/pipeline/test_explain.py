@@ -53,7 +53,7 @@ def rows(text, *words):
 
 def test_the_formula_has_the_numbers_and_says_whose_they_are(data):
     text = explain(compose([*data, "objective.contrastive.temperature=0.07", "objective.listwise_kl.weight=2.5"]))
-    assert "1.0 · contrastive(temperature 0.07, in_batch true)" in text
+    assert "1.0 · contrastive(temperature 0.07, in_batch true" in text
     assert "+ 2.5 · listwise_kl(student_temperature 0.05" in text
     following = text[text.index("contrastive(temperature 0.07") :].splitlines()
     assert "conf/objective/contrastive.yaml" in following[0]
@@ -152,7 +152,7 @@ def test_calls_are_pool_times_queries_or_what_was_mined(data):
     assert rows(text, "bm25: 300 scores", "6 kB")
     assert rows(text, f"minilm: at most {30 + PASSAGES} vectors")
     plan = Plan(cfg)
-    mined = plan.mined(plan.train_entries[0]).path
+    mined = plan.candidates.mined(plan.train_entries[0]).path
     mined.mkdir(parents=True)
     (mined / "step.json").write_text(json.dumps({"seconds": 1, "candidates": 77, "queries": 25}))
     assert rows(explain(cfg), f"10 passages {TIMES} 25 queries", "= 77 pairs")

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from run_case import go, metrics
 
-from retrieval_kd.contracts import ScoreKind, UserError
-from retrieval_kd.data.candidates import Candidates
+from retrieval_kd.contracts import Role, ScoreKind, UserError
+from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
 from retrieval_kd.pairs.window import WindowPairs
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.explain import explain
 from retrieval_kd.pipeline.page import TIMES
 from retrieval_kd.pipeline.plan import Plan
-from retrieval_kd.pipeline.steps.pairing import drawn_by, judged_pairs, pair
+from retrieval_kd.pipeline.steps.pairing import _report, drawn_by, judged_pairs, pair
 from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.teachers.pairwise import Pairwise
 
@@ -56,7 +56,7 @@ def plan(small):
 @pytest.fixture(scope="module")
 def found(plan):
     entry = plan.train_entries[0]
-    return [plan.mined(entry).make(), plan.scored(entry).make()]
+    return [plan.candidates.mined(entry).make(), plan.candidates.scored(entry).make()]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def lists(found):
 
 def judged(plan, found, tmp_path, orders, judge):
     entry = plan.train_entries[0]
-    teacher = Pairwise(plan.teacher(entry), judge, orders)
+    teacher = Pairwise(plan.candidates.teacher(entry), judge, orders)
     folder = tmp_path / f"{orders}-{len(judge.calls)}"
     folder.mkdir()
     draw = drawn_by(WindowPairs(4, 32, 42, 5))
@@ -102,14 +102,14 @@ def test_pairs_are_judged_in_both_orders_and_never_twice(plan, found, lists, tmp
 
 def test_the_better_score_is_read_first_within_the_window(plan, found, lists, tmp_path):
     one, _, _ = judged(plan, found, tmp_path, "one", Judge())
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     of = dict(zip(zip(lists.row_query_ids(), lists.passage_ids, strict=True), scores.tolist(), strict=True))
     for query, i, j in zip(one.query_ids, one.passage_i, one.passage_j, strict=True):
         assert of[query, i] >= of[query, j]
 
 
 def test_judged_pairs_are_a_positive_beside_the_best_others(plan, found, lists):
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     pairs = judged_pairs(lists, scores)
     roles = lists.role[pairs]
     assert len(pairs) > len(lists.query_ids)
@@ -120,7 +120,7 @@ def test_judged_pairs_are_a_positive_beside_the_best_others(plan, found, lists):
 def test_the_control_is_the_scores_themselves(plan, found, lists):
     made = plan.pairing.paired(plan.train_entries[0]).make()
     pairs = Pairs.read(made / "pairs.parquet")
-    scores = signalled(found[1], lists, plan.teacher(plan.train_entries[0])).scores
+    scores = signalled(found[1], lists, plan.candidates.teacher(plan.train_entries[0])).scores
     placed = place(pairs, lists, "here")
     np.testing.assert_allclose(placed.log_odds, scores[placed.left] - scores[placed.right], atol=1e-6)
     assert set(pairs.order) == {FORWARD}
@@ -132,7 +132,7 @@ def test_the_control_is_the_scores_themselves(plan, found, lists):
 def keys(small, *overrides):
     plan = Plan(compose([*small, *PAIRED, CONTROL, *overrides]))
     entry = plan.train_entries[0]
-    steps = (plan.mined(entry), plan.scored(entry), plan.pairing.paired(entry), plan.training())
+    steps = (plan.candidates.mined(entry), plan.candidates.scored(entry), plan.pairing.paired(entry), plan.training())
     return [step.key for step in steps]
 
 
@@ -141,7 +141,7 @@ def keys(small, *overrides):
     [
         ("pairs.per_query=5", 2),
         ("pairs=uniform", 2),
-        ("teacher.orders=one", 2),
+        ("teacher.orders=one", 4),  # scores are compared, and nothing is read first
         ("teacher.judge.scale=2", 2),
         ("judge@teacher.judge=sequence_to_sequence", 2),
         ("teacher.base.normalise=z_score", 1),
@@ -156,10 +156,34 @@ def test_what_decides_the_pairs_decides_their_key(small, override, same):
     assert [one == other for one, other in zip(before, after, strict=True)] == [True] * same + [False] * (4 - same)
 
 
+def test_the_order_in_which_a_judge_reads_decides_its_pairs(small):
+    judge = "judge@teacher.judge=sequence_to_sequence"
+    both, one = keys(small, judge), keys(small, judge, "teacher.orders=one")
+    assert [a == b for a, b in zip(both, one, strict=True)] == [True, True, False, False]
+
+
+def test_the_report_averages_rows_that_repeat_a_pair_and_grades_nothing_that_was_made():
+    def candidate(name, role, relevance=0):
+        return Candidate(name, role, 1, "run", 0, relevance)
+
+    made = [candidate("dark:1", Role.DARK_REINFORCED), candidate("c", Role.HARD)]
+    lists = Candidates.from_lists([("q", [candidate("a", Role.POSITIVE, 2), candidate("b", Role.HARD), *made])])
+    rows = [("a", "b", -1.0), ("a", "b", -3.0), ("b", "a", -7.0), ("a", "dark:1", -1.0), ("c", "a", 1.0)]
+    one, other, odds = zip(*rows, strict=True)
+    pairs = Pairs(["q"] * 5, list(one), list(other), ["ij"] * 5, np.array(odds, np.float32), ["file"] * 5)
+    report = _report(pairs, lists, np.array([3.0, 1.0, 2.0, np.nan], np.float32))
+    assert report.pairs == 3
+    assert report.judged_pairs == 1  # neither what was made nor what has no score
+    assert report.read_twice == 1
+    # a over b: -2 read first, +7 read second
+    assert report.order_bias == pytest.approx((-2 - 7) / 2)
+    assert (report.accuracy, report.base_accuracy) == (1.0, 1.0)
+
+
 def test_scores_are_shared_with_a_teacher_that_judges_nothing(small, ensemble, plan):
     alone = Plan(compose([*small, *ensemble]))
     entry = plan.train_entries[0]
-    assert alone.scored(alone.train_entries[0]).key == plan.scored(entry).key
+    assert alone.candidates.scored(alone.train_entries[0]).key == plan.candidates.scored(entry).key
     assert "pair" not in {step.name for step in alone.training().walk()}
 
 
@@ -212,7 +236,8 @@ def test_explain_counts_the_calls(small):
     assert "orders both" in text
     assert "window(per_query 4" in text
     assert "asks no model" in explain(compose([*small, *PAIRED, CONTROL]))
-    assert "judge" not in explain(compose([*small, "teacher=pairwise", *MEMBER]))  # no term asks for pairs
+    unasked = explain(compose([*small, "teacher=pairwise", *MEMBER])).splitlines()  # no term asks for pairs
+    assert not [line for line in unasked if "judge" in line.replace("positive judged", "").split()]
 
 
 def test_the_verb_writes_the_pairs(small, command, out):
@@ -251,6 +276,31 @@ def test_teachers_that_do_not_fit_are_one_line(small, command, overrides, messag
     code, _, told = command("train", *small, *overrides)
     assert code == 2
     assert re.search(message, told[-1])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([CONTROL, "teacher.judge.scale=-1"], r"teacher\.judge\.scale must be"),
+        ([CONTROL, "teacher.orders=twice"], r"teacher\.orders is one or both"),
+        (["judge@teacher.judge=pair_file", "teacher.judge.path=nowhere"], r"teacher\.judge\.path=nowhere: there is no"),
+        (["teacher.judge.train.labels=guesses"], r"teacher\.judge\.train\.labels is judgements or scores, got guesses"),
+        (["teacher.judge.train.pairs=0"], r"teacher\.judge\.train\.pairs=0"),
+        (["teacher.judge.train.labels=scores", "teacher.judge.train.temperature=0"], r"train\.temperature=0"),
+        (["teacher.judge.name=/no/such/folder"], r"teacher\.judge\.name: no folder /no/such/folder"),
+        (["teacher.judge.train=null", "teacher.judge.name=/no/such/folder"], "cross-encoder /no/such/folder"),
+        (
+            ["judge@teacher.judge=language_model", "teacher.judge.template='{query} {first}'"],
+            r"template: \{second\} must",
+        ),
+        (["judge@teacher.judge=language_model", "teacher.judge.name=/no/such/folder"], "language model /no/such"),
+    ],
+)
+def test_a_judges_mistakes_are_told_before_anything_is_mined(small, tmp_path, written, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        go(*small, *PAIRED, *overrides, f"store={tmp_path / 'store'}")
+    assert "\n" not in str(caught.value)
+    assert written == []
 
 
 def test_answers_that_are_split_are_told_before_anything_is_mined(small, command, written, monkeypatch, tiny, tmp_path):

@@ -38,6 +38,13 @@ def test_the_command_line_wins_in_every_stage(small):
     assert [one.config["trainer"]["max_steps"] for one in stages(*small, *TWO)] == [3, 3]  # ``small`` says it
 
 
+def test_a_stage_has_a_rate_and_a_number_of_steps_of_its_own(small):
+    said = [one for one in small if not one.startswith("trainer.max_steps")]
+    two = (*said, *TWO, "recipe.stages.first=['optimizer.lr=0.01','trainer.max_steps=5']")
+    found = [(one.config["optimizer"]["lr"], one.config["trainer"]["max_steps"]) for one in stages(*two)]
+    assert found == [(0.01, 5), (0.02, 2)]
+
+
 @pytest.mark.slow
 def test_a_second_stage_starts_where_the_first_ended(small, tmp_path):
     folder = train(compose([*small, *TWO, f"output_dir={tmp_path / 'out'}"]))

@@ -35,11 +35,11 @@ def test_objectives_and_teachers(small, out, overrides, kind):
     cfg = compose([*small, *overrides, *tiny, f"output_dir={out}"])
     assert metrics(train(cfg))["cost"]["train_steps"] == 3
     plan = Plan(cfg)
-    assert (plan.taught() is not None) == (overrides == CROSS_ENCODER)
+    assert (plan.candidates.taught() is not None) == (overrides == CROSS_ENCODER)
     if kind:
-        record = plan.scored(plan.train_entries[0]).record()
+        record = plan.candidates.scored(plan.train_entries[0]).record()
         assert record["members"] == {"teacher": kind}
-        scores = np.load(plan.scored(plan.train_entries[0]).path / "scores.npy")
+        scores = np.load(plan.candidates.scored(plan.train_entries[0]).path / "scores.npy")
         assert scores.shape == (1, record["candidates"])
         assert np.isfinite(scores).all()
 
@@ -108,7 +108,7 @@ def test_negatives_from_a_trained_student(small, trained, out):
     source = f"negatives.source={trained}"
     found = mined(*small, source)
     plan = Plan(compose([*small, source]))
-    run = Run.read(plan.source_run(plan.train_entries[0]).path / "run.trec").as_dict()
+    run = Run.read(plan.candidates.source_run(plan.train_entries[0]).path / "run.trec").as_dict()
     for one in found.lists():
         first = set(list(run[one.query_id])[:12])
         assert {p for p, grade in zip(one.passage_ids, one.relevance, strict=True) if grade == 0} <= first

@@ -59,9 +59,26 @@ def test_long_passages_share_the_room_and_the_query_stays(encoder, sizes):
     assert text(6, sizes[1]).startswith(second)
 
 
-def test_a_query_without_room_for_two_passages_is_refused(encoder):
-    with pytest.raises(UserError, match=r"teacher\.judge\.max_length=20 leaves no room for two passages"):
-        TripleTokenizer(encoder.tokenizer, 20).encode([text(0, 15)], ["w1"], ["w2"])
+@pytest.mark.parametrize("size", [15, 16, 40])
+def test_a_query_without_room_for_two_passages_is_cut_to_half_of_it(encoder, size):
+    reader = TripleTokenizer(encoder.tokenizer, 20)
+    rows = reader.encode([text(0, size), "w1"], [text(5, 9), "w2"], [text(6, 9), "w3"])["input_ids"]
+    query, first, second = " ".join(encoder.tokenizer.convert_ids_to_tokens(rows[0])[1:-1]).split(" [SEP] ")
+    assert query == text(0, 8)
+    assert (first, second) == (text(5, 4), text(6, 4))
+    assert reader.cut == {text(0, size)}
+    assert [rows[1]] == reader.encode(["w1"], ["w2"], ["w3"])["input_ids"]
+
+
+def test_a_length_without_room_for_a_query_is_refused(encoder):
+    with pytest.raises(UserError, match=r"teacher\.judge\.max_length=7 leaves no room for a query and two passages"):
+        TripleTokenizer(encoder.tokenizer, 7).encode(["w0 w1"], ["w1"], ["w2"])
+
+
+def test_a_judge_says_how_many_queries_it_cut(encoder, caplog):
+    encoder.score([text(0, 40)] * 2 + ["w1"], ["w1", "w2", "w3"], ["w4"] * 3)
+    (told,) = [message for message in caplog.messages if "were cut" in message]
+    assert "1 queries left no room" in told
 
 
 def test_special_tokens_in_text_are_text(encoder):

@@ -84,10 +84,47 @@ def test_neighbours_of_a_long_prompt_are_not_touched(tokenizer):
     assert len(rows[1]) == 20
 
 
-def test_a_query_that_leaves_no_room_is_refused(tokenizer):
-    with pytest.raises(UserError, match=r"max_length=20 leaves no room for a passage .* 'w0 w1") as caught:
-        prompts_of(tokenizer, 20).encode([text(0, 14)], ["w1 w2"], ["w3 w4"])
+@pytest.mark.parametrize("size", [14, 15, 40])
+def test_a_query_that_leaves_no_room_is_cut_to_half_of_it(tokenizer, size):
+    prompts = prompts_of(tokenizer, 20)
+    columns = [text(0, size), "w30"], ["w1 w2 w3 w4 w5 w6", "w2"], [text(6, 9), "w3"]
+    ids, other = prompts.encode(*columns)["input_ids"]
+    query, first, second, rest = parts(tokenizer, ids)
+    room = 20 - FRAME
+    assert query == text(0, room // 2).split()
+    assert first == columns[1][0].split()[: shares((6, 9), room - room // 2)[0]]
+    assert second == columns[2][0].split()[: shares((6, 9), room - room // 2)[1]]
+    assert rest == ["Relevant:</s>"]
+    assert prompts.cut == {text(0, size)}
+    assert [other] == prompts.encode(["w30"], ["w2"], ["w3"])["input_ids"]
+
+
+def test_queries_of_several_tokens_a_word_are_cut_between_tokens(tokenizer):
+    for limit in range(13, 30):
+        query = "abc defgh ijklmno pqr stuvw xyz abcdef"
+        (ids,) = prompts_of(tokenizer, limit).encode([query], ["w1 w2 w3"], ["w4 w5 w6"])["input_ids"]
+        found, first, second, rest = parts(tokenizer, ids)
+        assert len(ids) <= limit
+        assert found
+        assert query.startswith(" ".join(found))
+        assert first
+        assert second
+        assert rest == ["Relevant:</s>"]
+
+
+def test_a_template_that_leaves_no_room_is_refused(tokenizer):
+    with pytest.raises(UserError, match="max_length=7 leaves no room for a query and a passage") as caught:
+        prompts_of(tokenizer, 7).encode(["w0 w1"], ["w1 w2"], ["w3 w4"])
     assert "\n" not in str(caught.value)
+
+
+def test_cut_queries_are_counted_and_told_again_when_they_are_twice_as_many(tokenizer, caplog):
+    prompts = prompts_of(tokenizer, 20)
+    for number in range(5):
+        prompts.encode([text(number, 30)], ["w1"], ["w2"])
+        prompts.tell_cut("judge")
+        prompts.tell_cut("judge")
+    assert [int(message.split()[1]) for message in caplog.messages] == [1, 2, 4]
 
 
 def test_fields_in_texts_are_text(tokenizer):

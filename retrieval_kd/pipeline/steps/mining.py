@@ -33,10 +33,11 @@ def mine(
     run: Path,
     negatives: HardNegatives,
     score: Callable[[Candidates], np.ndarray] | None,
+    mining_round: int = 0,
 ) -> dict[str, Any]:
     """Candidates of every query, and where every retrieved passage went."""
     found = _of_split(Run.read(run / RUN), collection)
-    candidates, statistics = negatives.mine(found, collection.judgements, collection.passages, score)
+    candidates, statistics = negatives.mine(found, collection.judgements, collection.passages, score, mining_round)
     candidates.write(folder / CANDIDATES)
     (folder / "statistics.json").write_text(json.dumps(statistics.as_dict(), indent=1))
     for line in statistics.lines():

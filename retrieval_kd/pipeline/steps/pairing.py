@@ -152,10 +152,10 @@ def _as_pairs(rows: np.ndarray, candidates: Candidates, said: np.ndarray, name: 
 
 
 def _report(pairs: Pairs, candidates: Candidates, scores: np.ndarray) -> PairReport:
-    """The report on pairs in a file: each by its two orders."""
+    """The report on pairs in a file: each by its two orders, rows that repeat one of them averaged."""
     query_rows = {query_id: (first, last) for query_id, first, last in _bounds(candidates)}
     places: dict[str, dict[str, int]] = {}
-    said: dict[tuple[int, int], list[float]] = {}
+    said: dict[tuple[int, int], tuple[list[float], list[float]]] = {}
     rows = zip(pairs.query_ids, pairs.passage_i, pairs.passage_j, pairs.order, pairs.log_odds.tolist(), strict=True)
     for query_id, one, other, order, odds in rows:
         if query_id not in places:
@@ -165,10 +165,12 @@ def _report(pairs: Pairs, candidates: Candidates, scores: np.ndarray) -> PairRep
         first_read = order == FORWARD
         if (j, i) in said:
             i, j, odds, first_read = j, i, -odds, not first_read
-        said.setdefault((i, j), [np.nan, np.nan])[0 if first_read else 1] = odds
+        said.setdefault((i, j), ([], []))[0 if first_read else 1].append(odds)
     left, right = np.array(list(said), np.int64).reshape(-1, 2).T
-    forward, backward = np.array(list(said.values())).reshape(-1, 2).T
-    grades = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0)
+    means = [[np.mean(odds) if odds else np.nan for odds in orders] for orders in said.values()]
+    forward, backward = np.array(means, float).reshape(-1, 2).T
+    grades = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
+    grades[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
     owner = np.repeat(np.arange(len(candidates.query_ids)), np.diff(candidates.offsets))
     both = np.stack([left, right])
     once = np.isnan(forward)  # read in the other order alone: the two trade places

@@ -66,7 +66,7 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 
 
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
-    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
     collection = entry.collection
     return TrainingSet(
         collection.queries,
@@ -85,8 +85,8 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores
         return None
     collection = entry.collection
     return in_batch_scores(
-        plan.store / "in_batch" / plan.scored(entry).key,
-        plan.teacher(entry),
+        plan.store / "in_batch" / plan.candidates.scored(entry).key,
+        plan.candidates.teacher(entry),
         VectorStore(plan.store / "vectors"),
         [collection.queries[query_id] for query_id in candidates.query_ids],
         collection.passages.rows(candidates.passage_ids),
@@ -98,7 +98,7 @@ def _signals(plan: Plan, entry: Entry, candidates: Candidates) -> Signalled:
     if not plan.parts.needs_scores:
         count = len(candidates)
         return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
-    return signalled(plan.scored(entry).make(), candidates, plan.teacher(entry))
+    return signalled(plan.candidates.scored(entry).make(), candidates, plan.candidates.teacher(entry))
 
 
 def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | None:
@@ -112,8 +112,7 @@ def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | N
 def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     """Tell what the teacher is worth before anything is learned from it."""
     entry = plan.reported_entry
-    collection = entry.collection
-    candidates = Candidates.read(plan.mined(entry).make() / CANDIDATES)
+    candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
     signals = _signals(plan, entry, candidates)
     terms = plan.values["objective"].values()
     of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
@@ -123,23 +122,36 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     )
     for line in report.lines():
         log.info(line)
-    same = slice(0, int(candidates.offsets[: REPORTED_QUERIES + 1][-1]))
-    few = (candidates.role[same], candidates.offsets[: REPORTED_QUERIES + 1], candidates.relevance[same])
-    taught = reranking_ndcg(signals.scores[same], *few)
-    start = reranking_ndcg(_student_scores(collection, candidates, student, same), *few)
-    warnings = replace(report, ndcg=taught).warnings(start, softmax=bool(temperatures))
+    taught, start = _beside_start(plan, student, candidates, signals) if entry.judged else (None, None)
+    ndcg = float("nan") if taught is None else taught
+    warnings = replace(report, ndcg=ndcg).warnings(start, softmax=bool(temperatures))
     for line in warnings:
         log.warning(line)
     content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
     (folder / REPORT).write_text(json.dumps(content, indent=1))
+    return {"teacher_ndcg": taught, "start_ndcg": start}
+
+
+def _beside_start(
+    plan: Plan, student: Student, candidates: Candidates, signals: Signalled
+) -> tuple[float | None, float | None]:
+    """How well the teacher and the student as it starts order some lists; None where none of them is judged."""
+    entry = plan.reported_entry
+    offsets = candidates.offsets[: REPORTED_QUERIES + 1]
+    same = slice(0, int(offsets[-1]))
+    few = (candidates.role[same], offsets, candidates.relevance[same])
+    taught = reranking_ndcg(signals.scores[same], *few)
+    if np.isnan(taught):
+        return None, None
+    start = reranking_ndcg(_student_scores(entry.collection, candidates, student, same), *few)
     log.info(
         "teacher: on %d lists of %s nDCG@10 %.3f, the student as it starts %.3f",
-        len(few[1]) - 1,
+        len(offsets) - 1,
         entry.label,
         taught,
         start,
     )
-    return {"teacher_ndcg": taught, "start_ndcg": start}
+    return taught, start
 
 
 def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -169,7 +181,7 @@ def _student_scores(collection: Collection, candidates: Candidates, student: Stu
 
 def _task(plan: Plan, validation: Entry, queries: int) -> RankingTask:
     """Validation queries with their mined lists."""
-    candidates = Candidates.read(plan.mined(validation).make() / CANDIDATES)
+    candidates = Candidates.read(plan.candidates.mined(validation).make() / CANDIDATES)
     collection = validation.collection
     lists = {one.query_id: one.passage_ids for one, _ in zip(candidates.lists(), range(queries), strict=False)}
     judgements = {query: dict((collection.judgements or {}).get(query, {})) for query in lists}

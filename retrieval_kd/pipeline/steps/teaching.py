@@ -13,11 +13,12 @@ import pytorch_lightning as pl
 from hydra.utils import get_method
 from torch.utils.data import DataLoader
 
-from retrieval_kd.contracts import DARK_ROLES, Role, UserError
+from retrieval_kd.contracts import DARK_ROLES, Role
 from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.weights import resolve_encoder
+from retrieval_kd.pipeline.pairing import SCORES
 from retrieval_kd.pipeline.steps.mining import CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.pipeline.steps.training import precision_of, quietly
@@ -33,15 +34,11 @@ if TYPE_CHECKING:
     from retrieval_kd.data.collections import Collection
     from retrieval_kd.pipeline.plan import Plan
 
-LABELS = ("judgements", "scores")
-
 
 def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
     """Train each member that is to be trained, into a folder of its name."""
     lists = []
     for entry, folder_of_lists in zip(plan.train_entries, mined, strict=True):
-        if entry.collection.judgements is None:
-            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {entry.label} has none")
         lists += labelled_lists(entry.collection, Candidates.read(folder_of_lists / CANDIDATES))
     found = {}
     for name, node in plan.parts.scorers.items():
@@ -53,17 +50,11 @@ def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
 def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequence[Path]) -> dict[str, Any]:
     """Train the judge of pairs on judgements, or on the order of the score teacher, into a folder of its name."""
     how = plan.parts.judge["train"]
-    if how["labels"] not in LABELS:
-        raise UserError(f"teacher.judge.train.labels is {' or '.join(LABELS)}, got {how['labels']}")
     lists: list[WorthList] = []
     for number, entry in enumerate(plan.train_entries):
         candidates = Candidates.read(mined[number] / CANDIDATES)
-        if how["labels"] == "scores":
-            worth = signalled(scored[number], candidates, plan.teacher(entry)).scores
-        elif entry.collection.judgements is None:
-            raise UserError(
-                f"teacher.judge.train.labels=judgements: {entry.label} has none; labels=scores learns from the base"
-            )
+        if how["labels"] == SCORES:
+            worth = signalled(scored[number], candidates, plan.candidates.teacher(entry)).scores
         else:
             worth = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
             worth[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
@@ -83,7 +74,7 @@ def worth_lists(collection: Collection, candidates: Candidates, worth: np.ndarra
 
 def _train_judge(node: dict[str, Any], lists: list[WorthList], plan: Plan, folder: Path) -> dict[str, Any]:
     how = node["train"]
-    temperature = how["temperature"] if how["labels"] == "scores" else None
+    temperature = how["temperature"] if how["labels"] == SCORES else None
     drawn = DrawnTriples(lists, how["pairs"], how["seed"], temperature)
     pl.seed_everything(how["seed"], verbose=False)  # before the head is made
     judge = PairCrossEncoder(
