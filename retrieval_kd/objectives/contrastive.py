@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from retrieval_kd.contracts import Evidence, Role, Signal, Signals
@@ -23,9 +24,9 @@ class Contrastive(nn.Module):
         self.in_batch = in_batch
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
-        """``in_batch=False`` keeps to the query's own candidates."""
+        """``in_batch=False`` keeps to the query's own candidates; every query counts, whatever its pacing."""
         target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
         if not self.in_batch:
             negative = negative & (signals.role != Role.NONE)
         losses = contrastive(evidence.query_passage / self.temperature, target, negative & ~target)
-        return mean_over_queries(losses, target.any(-1), weight)
+        return mean_over_queries(losses, target.any(-1), torch.ones_like(weight))  # pacing is about what a teacher says

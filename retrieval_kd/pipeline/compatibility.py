@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.pipeline import conf_tree
+from retrieval_kd.pipeline.list_rules import confidence_without_positives, pacing_has_something_to_weigh
 
 Config = Mapping[str, Any]
 
@@ -228,6 +229,11 @@ def attention_is_of_the_same_tokens(config: Config) -> str | None:
     )
 
 
+def confidence_knows_a_positive(config: Config) -> str | None:
+    """A teacher's top passage would do for one."""
+    return confidence_without_positives(config, _judged(config) or _takes_teachers_top(config["negatives"]))
+
+
 def batches_divide_over_processes(config: Config) -> str | None:
     """Each process takes an equal part of a batch."""
     size, processes = config["trainer"].get("batch_size"), _processes(config)
@@ -262,6 +268,8 @@ TRAINING_RULES: tuple[Rule, ...] = (
     penalties_are_of_terms,
     idf_counts_once,
     attention_is_of_the_same_tokens,
+    pacing_has_something_to_weigh,
+    confidence_knows_a_positive,
     batches_divide_over_processes,
 )
 

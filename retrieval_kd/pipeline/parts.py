@@ -36,7 +36,7 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any objective term asks the teacher for scores; pairs are drawn by them."""
+        """Whether an objective term, the filter or the pacing asks the teacher for scores; pairs are drawn by them."""
         return self._needs("score") or self.needs_preferences
 
     @property
@@ -45,7 +45,8 @@ class Parts:
         return self._needs("preference")
 
     def _needs(self, signal: str) -> bool:
-        return any(signal in term.get("needs", ()) for term in self.values["objective"].values())
+        nodes = [*self.values["objective"].values(), self.values["filter"], self.values["pacing"]]
+        return any(signal in node.get("needs", ()) for node in nodes)
 
     @property
     def negatives(self) -> Any:
@@ -129,12 +130,16 @@ class Parts:
                 {str(name): float(node.weight) for name, node in terms.items()},
             ),
             filter=build(self.cfg.filter),
-            pacing=build(self.cfg.pacing),
+            pacing=self._pacing(),
             regularizer=self._regularizer(),
             optimizer=build(self.cfg.optimizer),
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
+
+    def _pacing(self) -> Any:
+        given = {"members": list(self.scorers)} if "members" in self.values["pacing"].get("reads", ()) else {}
+        return build(self.cfg.pacing, **given)
 
     @property
     def regularizer_reads_idf(self) -> bool:
