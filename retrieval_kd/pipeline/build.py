@@ -17,6 +17,7 @@ METADATA = frozenset(
         "extra",
         "gives",
         "holds",
+        "made",
         "makes",
         "needs",
         "package",

@@ -15,7 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.pipeline import conf_tree
-from retrieval_kd.pipeline.list_rules import confidence_without_positives, pacing_has_something_to_weigh
+from retrieval_kd.pipeline.list_rules import (
+    confidence_without_positives,
+    made_without_positives,
+    pacing_has_something_to_weigh,
+)
 
 Config = Mapping[str, Any]
 
@@ -67,6 +71,11 @@ def run_files_teach_what_they_list(config: Config) -> str | None:
                 " a teacher that scores any text (cross_encoder, bi_encoder, bm25) or negatives=hard would fit"
             )
     return None
+
+
+def dark_passages_have_positives(config: Config) -> str | None:
+    """Of which they are made."""
+    return made_without_positives(config, _judged(config) or _takes_teachers_top(config["negatives"]))
 
 
 def sweeps_run_one_process(config: Config) -> str | None:
@@ -251,6 +260,7 @@ RULES: tuple[Rule, ...] = (
     pool_holds_the_draw,
     window_is_a_pair_of_ranks,
     run_files_teach_what_they_list,
+    dark_passages_have_positives,
     a_judge_stands_on_scores,
     token_weights_are_used,
     engine_searches_what_is_made,

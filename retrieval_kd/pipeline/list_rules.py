@@ -38,5 +38,15 @@ def confidence_without_positives(config: Config, judged: bool) -> str | None:
     )
 
 
+def made_without_positives(config: Config, judged: bool) -> str | None:
+    """Negatives are strengthened by a positive's words, and positives are what is masked."""
+    if config["negatives"].get("makes") != "dark" or judged:
+        return None
+    return (
+        f"negatives={_option(config, 'negatives')} makes passages of each query's positive, and"
+        f" data={_option(config, 'data')} has no judgements; negatives=hard would fit"
+    )
+
+
 def _option(config: Config, group: str) -> str:
     return str(config.get("options", {}).get(group, "(own)"))

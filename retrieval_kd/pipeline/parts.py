@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
@@ -52,6 +53,17 @@ class Parts:
     def negatives(self) -> Any:
         """The source of candidates."""
         return build(self.cfg.negatives)
+
+    def made(self, tokenizer: Mapping[str, Any] | None) -> DarkPassages:
+        """What makes passages, with the student's tokenizer; None to look at its settings only."""
+        loaded = None
+        if tokenizer is not None:
+            from retrieval_kd.data.weights import resolve_encoder
+            from retrieval_kd.students.backbone import load_tokenizer
+
+            loaded = load_tokenizer(resolve_encoder(tokenizer["name"], tokenizer["path"]))
+        dark: DarkPassages = build(self.cfg.negatives.made, tokenizer=loaded)
+        return dark
 
     @property
     def pairs(self) -> PairSampler:

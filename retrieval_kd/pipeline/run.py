@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def step(cfg: DictConfig, name: str) -> list[Path]:
-    """One step alone, with what it needs: on the training split for mine, score and pair, else on what is evaluated.
+    """One step alone, with what it needs: on the training split for what is about lists, else on what is evaluated.
 
     Returns where its artifacts lie: in the store, or below ``output_dir``, one folder for each collection.
     """
@@ -61,9 +61,11 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
             if not entry.judged:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
-    if name in ("mine", "score", "pair"):
+    lists = plan.candidates
+    of_lists = {"mine": lists.mined, "darken": lists.darkened, "score": lists.scored, "pair": plan.pairing.paired}
+    if name in of_lists:
         check_lists(plan)
-        made = {"mine": plan.candidates.mined, "score": plan.candidates.scored, "pair": plan.pairing.paired}[name]
+        made = of_lists[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run

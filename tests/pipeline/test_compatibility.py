@@ -63,6 +63,12 @@ CASES = [
         {"teacher/scorer": FILE},
     ),
     (
+        "dark_passages_have_positives",
+        {"negatives/makes": "dark", "options/negatives": "dark", "data/judgements": "none"},
+        ["negatives=dark", "data=python_docs", "negatives=hard"],
+        {"negatives/makes": "dark"},
+    ),
+    (
         "a_judge_stands_on_scores",
         {"teacher/base": {"judge": {}}},
         ["teacher.base=pairwise", "teacher@teacher.base=ensemble"],
