@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
+from retrieval_kd.evaluation.curves import draw_training
 from retrieval_kd.evaluation.per_query import join_per_query
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.beforehand import Work, check_lists, planned
@@ -239,6 +240,7 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     if trains and plan.trained is not None:
         _link(plan.trained.make() / "model", folder / "model")
         _link(plan.trained.make() / "log.csv", folder / "log.csv")
+        draw_training(folder / "log.csv", folder)
     join_per_query(judged, folder / "per_query.parquet")
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
