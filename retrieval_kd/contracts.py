@@ -301,7 +301,7 @@ class Objective(Protocol):
     needs: frozenset[Signal]
 
     def __call__(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
-        """``negative`` [Q, P] may serve as hard-label negatives; ``weight`` [Q] is the pacing."""
+        """``negative`` [Q, P] may serve as hard-label negatives; ``weight`` [Q], the pacing, is of soft labels."""
 
 
 class Filter(Protocol):
@@ -315,10 +315,13 @@ class Filter(Protocol):
 
 
 class Pacing(Protocol):
-    """A weight per query from the teacher's confidence and the training's progress; an nn.Module."""
+    """A weight per query from the teacher's confidence and progress; an nn.Module, its state in buffers."""
 
     def __call__(self, signals: Signals, progress: float) -> Tensor:
         """[Q] float32, no gradient."""
+
+    def step(self, signals: Signals, progress: float) -> None:
+        """Update the state, once per optimizer step."""
 
 
 class Regularizer(Protocol):

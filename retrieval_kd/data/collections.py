@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ import numpy as np
 from retrieval_kd.contracts import Passage, Source, UserError
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.data.judgements import Judgements
+from retrieval_kd.data.masks import ordinary
 from retrieval_kd.data.passages import BLOCK, DuplicateIdError, PassageStore, passage_keys
 from retrieval_kd.data.progress import track
 
@@ -169,12 +170,18 @@ def _all_passages(source: Source, store: Path, titles: bool) -> PassageStore:
     if path.exists():
         return PassageStore(path)
     try:
-        return PassageStore.build(path, track(source.passages(), f"{source.name}: storing passages"), titles)
+        return PassageStore.build(path, track(_ordinary(source.passages()), f"{source.name}: storing passages"), titles)
     except DuplicateIdError as error:
         if not isinstance(source, Places):
             raise
         first, second, *_ = source.passage_places(error.passage_id)
         raise UserError(f"{second}: passage id {error.passage_id!r} is given twice, first in {first}") from error
+
+
+def _ordinary(passages: Iterable[Passage]) -> Iterator[Passage]:
+    """Passages in which nothing passes for a mark of a hidden part."""
+    for passage in passages:
+        yield Passage(passage.id, ordinary(passage.title), ordinary(passage.text))
 
 
 def _some_passages(source: Source, store: Path, everything: PassageStore, limit: Limit) -> PassageStore:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from retrieval_kd.contracts import Side, TokenGroup, Tokens
+from retrieval_kd.data.masks import Masker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,7 @@ class TextTokenizer:
             raise ValueError(f"the tokenizer of {tokenizer.name_or_path} has no padding token")
         self.pad = int(pad)
         self._spelled = spelled_specials(tokenizer)
+        self._masker = Masker(tokenizer)
 
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, specials included, cut at the side's length."""
@@ -66,6 +68,7 @@ class TextTokenizer:
             return []
         prompt = self.sides[side].prompt
         prompted = [prompt + text for text in texts] if prompt else list(texts)
+        prompted, hidden = self._masker.split(prompted) if side is Side.PASSAGE else (prompted, {})
         encoded = self.tokenizer(
             prompted,
             truncation=True,
@@ -74,12 +77,13 @@ class TextTokenizer:
             return_attention_mask=False,
             return_token_type_ids=False,
             return_special_tokens_mask=bool(self._spelled),
+            return_offsets_mapping=bool(hidden),
             split_special_tokens=True,
         )
         ids: list[list[int]] = encoded["input_ids"]
-        if not self._spelled:
-            return ids
-        return ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
+        if self._spelled:
+            ids = ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
+        return self._masker.hide(ids, encoded, hidden) if hidden else ids
 
     def groups(self, texts: Sequence[str], side: Side, plan: GroupPlan) -> Tokens:
         """Texts sorted by length, cut by ``plan`` and padded group by group."""

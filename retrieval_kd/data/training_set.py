@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from retrieval_kd.contracts import PassageTexts, Role, ScoreTeacher, UserError
+from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.pairs import PlacedPairs
 
@@ -17,7 +17,7 @@ TARGETS = (Role.POSITIVE, Role.PSEUDO_POSITIVE)
 
 @dataclass(frozen=True)
 class Draw:
-    """How a query's list is drawn from its candidates: one positive where it has any, and ``per_query`` others.
+    """How a query's list is drawn: one positive where it has any, ``per_query`` others that were found, ``made`` made.
 
     Of a query with judged pairs, the passages of some pairs come first, a pair that fits after the other, so that pairs
     are in the list whole; what room is left is filled from all candidates.
@@ -25,6 +25,7 @@ class Draw:
 
     per_query: int
     seed: int
+    made: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,19 @@ class TrainingSet:
         others = positions[~is_target]
         if self.signalled.pairs is not None:
             return self._around_pairs(query, positions[is_target], others, generator)
+        is_made = np.isin(self.role[others], DARK_ROLES)
         size = self.draw.per_query if is_target.any() else self.draw.per_query + 1
-        if len(others) > size:
-            others = generator.choice(others, size, replace=False, shuffle=False)
-        if not is_target.any():
-            return others
-        target = generator.choice(positions[is_target], 1)
-        return np.concatenate([target, others])
+        drawn = _some(others[~is_made], size, generator)
+        if is_target.any():
+            drawn = np.concatenate([generator.choice(positions[is_target], 1), drawn])
+        return np.concatenate([drawn, _some(others[is_made], self.draw.made, generator)]) if is_made.any() else drawn
 
     def _around_pairs(
         self, query: int, targets: np.ndarray, others: np.ndarray, generator: np.random.Generator
     ) -> np.ndarray:
         """A list that holds pairs of the query whole, drawn in a random order while their passages fit."""
         chosen = generator.choice(targets, 1).tolist() if len(targets) else []
-        size = 1 + self.draw.per_query
+        size = 1 + self.draw.per_query + (self.draw.made if np.isin(self.role[others], DARK_ROLES).any() else 0)
         usable = {*chosen, *others.tolist()}
         left, right, _ = self.pairs_of(query)
         for number in generator.permutation(len(left)).tolist():
@@ -117,6 +117,11 @@ class TrainingSet:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
         own = slice(pairs.offsets[query], pairs.offsets[query + 1])
         return pairs.left[own], pairs.right[own], pairs.log_odds[own]
+
+
+def _some(positions: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """So many of them, or all where there are no more."""
+    return positions if len(positions) <= size else generator.choice(positions, size, replace=False, shuffle=False)
 
 
 def combine_scores(candidates: Candidates, members: np.ndarray, teacher: ScoreTeacher, dark: np.ndarray) -> np.ndarray:

@@ -12,3 +12,9 @@ def geometric(progress: float, share: float, start: float, end: float) -> float:
     """Go from ``start`` to ``end``, both above 0, by equal factors in equal times, until this share of the training."""
     done = min(1.0, progress / share) if share > 0 else 1.0
     return float(start ** (1 - done) * end**done)
+
+
+def linear(progress: float, share: float, start: float, end: float) -> float:
+    """Go from ``start`` to ``end`` by equal steps in equal times, until this share of the training."""
+    done = min(1.0, progress / share) if share > 0 else 1.0
+    return start * (1 - done) + end * done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from retrieval_kd.contracts import Evidence, Role, Signal, Signals
@@ -40,7 +41,7 @@ class Contrastive(nn.Module):
             self.needs = frozenset({Signal.SCORE})
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
-        """A query without a positive is not counted."""
+        """Every query with a positive counts, whatever its pacing: that is about what a teacher says of it."""
         listed = signals.role != Role.NONE
         if self.by_teacher:
             target = best_scored(signals.scores, listed & ~signals.dark)
@@ -51,4 +52,4 @@ class Contrastive(nn.Module):
         if not self.own:
             negative = negative & ~listed
         losses = contrastive(evidence.query_passage / self.temperature, target, negative & ~target)
-        return mean_over_queries(losses, target.any(-1), weight)
+        return mean_over_queries(losses, target.any(-1), torch.ones_like(weight))

@@ -14,3 +14,6 @@ class Constant(nn.Module):
     def forward(self, signals: Signals, progress: float) -> Tensor:
         """[Q], ones."""
         return torch.ones(len(signals.positive), device=signals.positive.device)
+
+    def step(self, signals: Signals, progress: float) -> None:
+        """Nothing to remember."""

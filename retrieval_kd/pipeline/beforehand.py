@@ -43,6 +43,8 @@ DISTINCT = 0.5  # share of the most passages that lists may name: popular ones s
 def check_lists(plan: Plan) -> None:
     """Build negatives and samplers, which name the setting that they refuse; first, for steps are planned by these."""
     _ = plan.parts.negatives, plan.parts.pairs
+    if plan.candidates.makes_passages:
+        plan.parts.made(None)
 
 
 def planned(plan: Plan) -> list[Step]:
@@ -91,6 +93,8 @@ class Work:
         """Build what is cheap to build; constructors name the setting that they refuse."""
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
+        for stage in self.stages if self.names["darken"] else ():
+            _check_masks(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
             _check_teacher(stage, judged=bool(self.names["pair"]))
 
@@ -172,6 +176,20 @@ def _check_training(plan: Plan) -> None:
         training.optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"optimizer: {' '.join(str(error).split())}") from error
+
+
+def _check_masks(plan: Plan) -> None:
+    """Refuse tokenizers without a mask, before the lists are mined whose passages are to have masks."""
+    tokenizer, _ = plan.tokenizer
+    if plan.parts.made(tokenizer).masks:
+        judge = [plan.parts.judge] if plan.parts.needs_preferences else []
+        for node in (*plan.parts.scorers.values(), *judge):
+            if "answers" in node:
+                from retrieval_kd.data.masks import no_mask
+                from retrieval_kd.teachers.language_model import load_tokenizer
+
+                if load_tokenizer(node["name"])[1].mask_token_id is None:
+                    raise UserError(no_mask(node["name"]))
 
 
 def _check_teacher(plan: Plan, judged: bool) -> None:

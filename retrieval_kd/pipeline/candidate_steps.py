@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import file_digest
 from retrieval_kd.pipeline.compose import changed
+from retrieval_kd.pipeline.keys import deciding
 
 if TYPE_CHECKING:
     from retrieval_kd.contracts import ScoreTeacher
@@ -104,7 +105,39 @@ class CandidateSteps:
 
     def listed(self, entry: Entry) -> Step:
         """Candidates as the teacher is asked about them, and as they are learned from."""
-        return self.mined(entry)
+        return self.darkened(entry) if self.makes_passages else self.mined(entry)
+
+    @property
+    def makes_passages(self) -> bool:
+        """Whether lists get passages that are made."""
+        return self.plan.values["negatives"].get("makes") == "dark"
+
+    def darkened(self, entry: Entry) -> Step:
+        """Candidates of a split, and passages made of them."""
+        from retrieval_kd.pipeline.steps.darkening import dark_scores, darken
+
+        plan, mined = self.plan, self.mined(entry)
+        if not self.makes_passages:
+            option = plan.values["options"]["negatives"]
+            raise UserError(f"negatives={option} makes no passages; negatives=dark would")
+        made = plan.values["negatives"]["made"]
+        tokenizer, inputs = plan.tokenizer
+
+        def write(folder: Path) -> Mapping[str, Any]:
+            score = dark_scores(lambda: self.teacher(entry), entry, plan.store) if made["band"] else None
+            return darken(folder, entry.collection, mined.make(), plan.parts.made(tokenizer), score)
+
+        return plan._step(
+            "darken",
+            {
+                "made": deciding("made", made),
+                "tokenizer": tokenizer,
+                **(plan._declared("teacher") if made["band"] else {}),
+            },
+            [mined, *inputs, *(self.teacher_inputs(entry) if made["band"] else [])],
+            write,
+            entry.label,
+        )
 
     # ---- the teacher
 

@@ -15,6 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.pipeline import conf_tree
+from retrieval_kd.pipeline.list_rules import (
+    confidence_without_positives,
+    made_without_positives,
+    pacing_has_something_to_weigh,
+)
 from retrieval_kd.pipeline.needs import TEACHER_TOP, needs_of, takes_teachers_top
 
 Config = Mapping[str, Any]
@@ -73,6 +78,11 @@ def run_files_teach_what_they_list(config: Config) -> str | None:
                 " a teacher that scores any text (cross_encoder, bi_encoder, bm25) or negatives=hard would fit"
             )
     return None
+
+
+def dark_passages_have_positives(config: Config) -> str | None:
+    """Of which they are made."""
+    return made_without_positives(config, _judged(config))
 
 
 def sweeps_run_one_process(config: Config) -> str | None:
@@ -236,6 +246,11 @@ def attention_is_of_the_same_tokens(config: Config) -> str | None:
     )
 
 
+def confidence_knows_a_positive(config: Config) -> str | None:
+    """Unless it is about the list as a whole."""
+    return confidence_without_positives(config, _judged(config))
+
+
 def batches_divide_over_processes(config: Config) -> str | None:
     """Each process takes an equal part of a batch."""
     size, processes = config["trainer"].get("batch_size"), _processes(config)
@@ -254,6 +269,7 @@ RULES: tuple[Rule, ...] = (
     window_is_a_pair_of_ranks,
     rounds_can_be_counted,
     run_files_teach_what_they_list,
+    dark_passages_have_positives,
     a_judge_stands_on_scores,
     token_weights_are_used,
     engine_searches_what_is_made,
@@ -271,6 +287,8 @@ TRAINING_RULES: tuple[Rule, ...] = (
     penalties_are_of_terms,
     idf_counts_once,
     attention_is_of_the_same_tokens,
+    pacing_has_something_to_weigh,
+    confidence_knows_a_positive,
     batches_divide_over_processes,
 )
 

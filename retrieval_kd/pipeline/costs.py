@@ -79,6 +79,8 @@ def mined_lists(plan: Plan, counts: Counts, entry: Entry) -> Lists:
     """What the teacher scores of a collection for a training."""
     negatives = plan.values["negatives"]
     each = negatives["pool"] + (negatives.get("random") or 0)
+    if plan.candidates.makes_passages:
+        each += sum(negatives["made"][kind]["count"] for kind in ("reinforced", "masked"))
     return Lists(entry, each, plan.candidates.scored(entry), counts.candidates(entry), ", and the positives")
 
 
@@ -176,7 +178,8 @@ def _memory(plan: Plan) -> tuple[int, list[tuple[str, str, str]]] | None:
     size = encoder_size(**plan.values["encoder"])
     if size is None or "pooling" not in student:
         return None
-    queries, listed = trainer["batch_size"], 1 + plan.values["negatives"]["per_query"]
+    negatives = plan.values["negatives"]
+    queries, listed = trainer["batch_size"], 1 + negatives["per_query"] + negatives.get("made", {}).get("per_query", 0)
     state = size.parameters * STATE_BYTES * (1 if student["shared"] else 2)
     kept = size.activations(queries, student["query"]["max_length"])
     kept += size.activations(queries * listed, student["passage"]["max_length"])

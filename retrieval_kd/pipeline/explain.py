@@ -24,7 +24,7 @@ from retrieval_kd.pipeline.unread import is_read, without_reading
 
 NOTES = ("provenance", "reconstruction")  # what an option's file says of itself
 OF_VALIDATION = ("validation_queries", "patience", "select")
-HIDDEN = (METADATA - {"train", "refit"}) | {*NOTES}
+HIDDEN = (METADATA - {"made", "train", "refit"}) | {*NOTES}
 SPEED_ONLY = ("tokens_per_batch", "fused")
 
 

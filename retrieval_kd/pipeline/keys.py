@@ -9,14 +9,15 @@ from retrieval_kd.data.files import file_digest, text_digest
 
 # Keys that change how long a step takes, or what is printed, but not what it writes.
 NO_RESULT = {
-    "trainer": ("accelerator", "devices", "strategy", "workers", "log_every", "checkpoint_every"),
+    "trainer": ("accelerator", "devices", "strategy", "workers", "log_every", "diagnose", "checkpoint_every"),
     "student": ("inference", "writer", "refit", "suits"),
-    "negatives": ("per_query",),
+    "negatives": ("per_query", "makes", "made"),  # what is found does not depend on what is made of it
+    "made": ("per_query",),
     "evaluation": ("latency",),
 }
 SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a time, wherever it stands
 # Raised when a step would write something else for the same config and inputs.
-STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "pair", "train", "time", "evaluate")
+STEPS = ("index", "search", "encode", "weigh", "mine", "darken", "teach", "score", "pair", "train", "time", "evaluate")
 VERSIONS = dict.fromkeys(STEPS, 1) | {"pair": 2}  # 2: what its report counts
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model", ".metadata"})  # of a folder, what a model is read from

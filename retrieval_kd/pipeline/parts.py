@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
@@ -37,7 +38,7 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any objective term asks the teacher for scores; pairs are drawn by them."""
+        """Whether an objective term, the filter or the pacing asks the teacher for scores; pairs are drawn by them."""
         return self._needs("score") or self.needs_preferences
 
     @property
@@ -46,12 +47,24 @@ class Parts:
         return self._needs("preference")
 
     def _needs(self, signal: str) -> bool:
-        return any(signal in needs_of(term) for term in self.values["objective"].values())
+        nodes = [*self.values["objective"].values(), self.values["filter"], self.values["pacing"]]
+        return any(signal in needs_of(node) for node in nodes)
 
     @property
     def negatives(self) -> Any:
         """The source of candidates."""
         return build(self.cfg.negatives)
+
+    def made(self, tokenizer: Mapping[str, Any] | None) -> DarkPassages:
+        """What makes passages, with the student's tokenizer; None to look at its settings only."""
+        loaded = None
+        if tokenizer is not None:
+            from retrieval_kd.data.weights import resolve_encoder
+            from retrieval_kd.students.backbone import load_tokenizer
+
+            loaded = load_tokenizer(resolve_encoder(tokenizer["name"], tokenizer["path"]))
+        dark: DarkPassages = build(self.cfg.negatives.made, tokenizer=loaded)
+        return dark
 
     @property
     def pairs(self) -> PairSampler:
@@ -130,12 +143,16 @@ class Parts:
                 {str(name): float(node.weight) for name, node in terms.items()},
             ),
             filter=build(self.cfg.filter),
-            pacing=build(self.cfg.pacing),
+            pacing=self._pacing(),
             regularizer=self._regularizer(),
             optimizer=build(self.cfg.optimizer),
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
+
+    def _pacing(self) -> Any:
+        given = {"members": list(self.scorers)} if "members" in self.values["pacing"].get("reads", ()) else {}
+        return build(self.cfg.pacing, **given)
 
     @property
     def regularizer_reads_idf(self) -> bool:

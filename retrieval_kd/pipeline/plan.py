@@ -188,12 +188,16 @@ class Plan:
         """The collection that a student starts from, where its start depends on one."""
         return (*self.entries.train, *self.entries.evaluate)[0]
 
+    @property
+    def tokenizer(self) -> tuple[dict[str, Any], list[Step | str]]:
+        """The student's tokenizer by name and path, and what decides it."""
+        if self.values["model"]:  # which has a tokenizer of its own
+            return {"name": str(model_folder(self.values["model"])), "path": None}, self.student_inputs
+        return {name: self.values["encoder"][name] for name in ("name", "path")}, [*self._files("encoder")]
+
     def weighed(self, entry: Entry) -> Step:
         """Weights of a collection's tokens, of which queries without a model are made."""
-        tokenizer = {name: self.values["encoder"][name] for name in ("name", "path")}
-        inputs: list[Step | str] = [*self._files("encoder")]
-        if self.values["model"]:  # which has a tokenizer of its own
-            tokenizer, inputs = {"name": str(model_folder(self.values["model"])), "path": None}, self.student_inputs
+        tokenizer, inputs = self.tokenizer
         return self._step(
             "weigh",
             {"tokenizer": tokenizer},
@@ -214,6 +218,8 @@ class Plan:
             "student", "encoder", "objective", "filter", "pacing", "regularizer", "optimizer", "trainer", "seed"
         )
         config["per_query"] = self.values["negatives"]["per_query"]
+        if self.candidates.makes_passages:
+            config["made_per_query"] = self.values["negatives"]["made"]["per_query"]
         if len(entries) > 1:
             config["weights"] = [entry.weight for entry in entries]
         settings = TrainerSettings(**self.values["trainer"])  # what is wrong with them is told before any work

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
+from retrieval_kd.evaluation.curves import draw_training
 from retrieval_kd.evaluation.per_query import join_per_query
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.beforehand import Work, check_lists, planned
@@ -51,7 +52,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def step(cfg: DictConfig, name: str) -> list[Path]:
-    """One step alone, with what it needs: on the training split for mine, score and pair, else on what is evaluated.
+    """One step alone, with what it needs: on the training split for what is about lists, else on what is evaluated.
 
     Returns where its artifacts lie: in the store, or below ``output_dir``, one folder for each collection.
     """
@@ -62,9 +63,11 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
             if not entry.judged:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
-    if name in ("mine", "score", "pair"):
+    lists = plan.candidates
+    of_lists = {"mine": lists.mined, "darken": lists.darkened, "score": lists.scored, "pair": plan.pairing.paired}
+    if name in of_lists:
         check_lists(plan)
-        made = {"mine": plan.candidates.mined, "score": plan.candidates.scored, "pair": plan.pairing.paired}[name]
+        made = of_lists[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run
@@ -243,6 +246,7 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     if trains and plan.trained is not None:
         _link(plan.trained.make() / "model", folder / "model")
         _link(plan.trained.make() / "log.csv", folder / "log.csv")
+        draw_training(folder / "log.csv", folder)
     join_per_query(judged, folder / "per_query.parquet")
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))

@@ -29,6 +29,7 @@ class TrainerSettings:
     checkpoint_every: int
     workers: int
     log_every: int
+    diagnose: bool
 
     def __post_init__(self) -> None:
         for name in (

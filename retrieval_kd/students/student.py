@@ -179,7 +179,9 @@ class Student(pl.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         self._last = (evidence, signals)
         with torch.no_grad():
-            seen = self.watched(passages) | getattr(parts.regularizer, "figures", {})
+            seen = self.watched(passages)
+            for part in (parts.filter, parts.pacing, parts.regularizer):
+                seen |= getattr(part, "figures", {})
         figures = {**losses, "loss": total, **seen}
         self.log_dict(
             {f"train/{name}": torch.as_tensor(value).detach().float() for name, value in figures.items()},
@@ -197,6 +199,7 @@ class Student(pl.LightningModule):
             evidence, signals = self._last
             with torch.no_grad():
                 self.training_parts.filter.step(evidence, signals, self.progress)
+                self.training_parts.pacing.step(signals, self.progress)
                 self.training_parts.regularizer.step(evidence.queries, evidence.passages, self.progress)
             self._last = None
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from retrieval_kd.contracts import ScoreKind
+from retrieval_kd.data.masks import without_hidden
 
 
 class TextScoringIndex(Protocol):
@@ -38,5 +39,6 @@ class BM25Teacher:
         return self.index.fingerprint
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
-        """float32 [N]."""
+        """float32 [N]; hidden parts of passages are not there."""
+        passages = [without_hidden(passage) for passage in passages]
         return np.asarray(self.index.score_texts(queries, passages), dtype=np.float32)

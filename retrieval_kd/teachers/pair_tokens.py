@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from retrieval_kd.data.masks import Masker
 from retrieval_kd.data.tokenize import ordinary, spelled_specials
 from retrieval_kd.teachers.token_rows import Columns, PaddedGroups
 
@@ -26,6 +27,7 @@ class PairTokenizer(PaddedGroups):
         self.max_length = max_length
         self.templates = templates
         self._spelled = spelled_specials(tokenizer)
+        self._masker = Masker(tokenizer)
 
     def encode(self, queries: Sequence[str], passages: Sequence[str]) -> Columns:
         """Token ids (and segment ids where the model has them) of each pair, cut to ``max_length``."""
@@ -50,6 +52,7 @@ class PairTokenizer(PaddedGroups):
         return columns
 
     def _call(self, firsts: list[str], seconds: list[str], strategy: str) -> Columns:
+        seconds, hidden = self._masker.split(seconds)
         encoded = self.tokenizer(
             firsts,
             seconds,
@@ -58,11 +61,15 @@ class PairTokenizer(PaddedGroups):
             split_special_tokens=True,
             return_attention_mask=False,
             return_special_tokens_mask=bool(self._spelled),
+            return_offsets_mapping=bool(hidden),
         )
         columns = dict(encoded)
         if self._spelled:
             added = columns.pop("special_tokens_mask")
             columns["input_ids"] = ordinary(columns["input_ids"], added, self._spelled, self.tokenizer.unk_token_id)
+        if hidden:
+            del columns["offset_mapping"]
+            columns["input_ids"] = self._masker.hide(columns["input_ids"], encoded, hidden, sequence=1)
         return columns
 
     def _too_long(self, firsts: list[str]) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.data.masks import Masker
 from retrieval_kd.data.tokenize import ordinary, spelled_specials
 from retrieval_kd.teachers.token_rows import Columns, PaddedGroups, shares
 
@@ -35,6 +36,7 @@ class PromptTokenizer(PaddedGroups):
         self.max_length = max_length
         check_template(template, self.fields)
         self._spelled = spelled_specials(tokenizer)
+        self._masker = Masker(tokenizer)
         self._segments = self._cut(template)
 
     def _cut(self, template: str) -> list[Segment]:
@@ -118,19 +120,21 @@ class PromptTokenizer(PaddedGroups):
     def _text_tokens(self, parts: list[str], texts: Sequence[Sequence[str]], whole: bool) -> list[list[int]]:
         names = {f"{{{name}}}": number for number, name in enumerate(self.fields)}
         columns = [texts[names[part]] if part in names else [part] * len(texts[0]) for part in parts]
+        filled, hidden = self._masker.split(["".join(row) for row in zip(*columns, strict=True)])
         encoded = self.tokenizer(
-            ["".join(row) for row in zip(*columns, strict=True)],
+            filled,
             add_special_tokens=whole,
             split_special_tokens=True,
             truncation=False,
             verbose=False,
             return_attention_mask=False,
             return_special_tokens_mask=bool(self._spelled),
+            return_offsets_mapping=bool(hidden),
         )
         ids: list[list[int]] = encoded["input_ids"]
-        if not self._spelled:
-            return ids
-        return ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
+        if self._spelled:
+            ids = ordinary(ids, encoded["special_tokens_mask"], self._spelled, self.tokenizer.unk_token_id)
+        return self._masker.hide(ids, encoded, hidden) if hidden else ids
 
 
 def check_template(template: str, fields: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.data.masks import Masker
 from retrieval_kd.data.tokenize import spelled_specials
 from retrieval_kd.teachers.token_rows import Columns, PaddedGroups, shares
 
@@ -23,6 +24,7 @@ class TripleTokenizer(PaddedGroups):
         super().__init__(tokenizer)
         self.max_length = max_length
         self._spelled = spelled_specials(tokenizer)
+        self._masker = Masker(tokenizer)
         self._start, self._between, self._end = _frame(tokenizer)
         self._segments = "token_type_ids" in tokenizer.model_input_names
 
@@ -61,13 +63,20 @@ class TripleTokenizer(PaddedGroups):
 
     def _ids(self, texts: list[str]) -> dict[str, list[int]]:
         """Tokens of each text by itself; what it spells of special tokens is ordinary text."""
+        plain, hidden = self._masker.split(texts)
         encoded = self.tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, truncation=False, verbose=False
-        )["input_ids"]
+            plain,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=False,
+            verbose=False,
+            return_offsets_mapping=bool(hidden),
+        )
+        ids = encoded["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if self._spelled:
-            encoded = [[unknown if token in self._spelled else token for token in ids] for ids in encoded]
-        return dict(zip(texts, encoded, strict=True))
+            ids = [[unknown if token in self._spelled else token for token in row] for row in ids]
+        return dict(zip(texts, self._masker.hide(ids, encoded, hidden), strict=True))
 
 
 def _frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:

@@ -152,3 +152,39 @@ def test_lists_around_pairs_are_drawn_by_seed_epoch_and_query(paired, tmp_path):
     assert lists == {key: same.list_of(*key).tolist() for key in lists}
     assert lists != {key: other.list_of(*key).tolist() for key in lists}
     assert len({frozenset(lists[3, epoch]) for epoch in range(4)}) > 1  # q3 has no pair
+
+
+@pytest.fixture
+def with_made(tmp_path):
+    """A positive, six hard and five made passages of one query; another query has no made ones."""
+    names = [f"p{place}" for place in range(12)]
+    store = PassageStore.build(tmp_path / "passages", (Passage(name, "", name) for name in names))
+    roles = [Role.POSITIVE, *[Role.HARD] * 6, *[Role.DARK_MASKED, Role.DARK_REINFORCED] * 2, Role.DARK_MASKED]
+    rows = [Candidate(name, role, 0, "", 0, 0) for name, role in zip(names, roles, strict=True)]
+    candidates = Candidates.from_lists([("q1", rows), ("q2", rows[:7])])
+    scores = np.zeros(len(candidates), np.float32)
+
+    def make(draw):
+        return TrainingSet({"q1": "a", "q2": "b"}, None, candidates, store, Signalled(scores, scores[None]), draw)
+
+    return make
+
+
+def test_made_passages_are_drawn_beside_found_ones(with_made):
+    """What is found is the same list with and without them: the control forwards the same found passages."""
+    shown = set()
+    for epoch in range(40):
+        positions = with_made(Draw(4, 3, made=2)).list_of(0, epoch)
+        roles = with_made(Draw(4, 3)).role[positions]
+        assert (roles == Role.POSITIVE).sum() == 1
+        assert (roles == Role.HARD).sum() == 4
+        assert (roles > Role.PSEUDO_POSITIVE).sum() == 2
+        assert positions[:5].tolist() == with_made(Draw(4, 3)).list_of(0, epoch).tolist()
+        shown |= set(positions[5:].tolist())
+    assert shown == set(range(7, 12))
+
+
+def test_no_more_made_passages_than_there_are(with_made):
+    assert sorted(with_made(Draw(4, 3, made=9)).list_of(0, 0))[-5:] == list(range(7, 12))
+    assert len(with_made(Draw(4, 3, made=9)).list_of(1, 0)) == 5
+    assert len(with_made(Draw(4, 3)).list_of(0, 0)) == 5

@@ -60,10 +60,10 @@ def test_a_batch_without_any_target_is_zero_not_nan():
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-def test_weight_is_per_query():
-    found, _, similarities = value_and_gradient(Contrastive(1.0, True), weight=torch.tensor([0.5, 0.0, 2.0]))
-    losses = by_hand(similarities, IN_BATCH, 1.0)
-    assert found == pytest.approx((0.5 * losses[0] + 2 * losses[2]) / 3, rel=1e-5)
+def test_the_pacing_is_not_asked():
+    plain, *_ = value_and_gradient(Contrastive(1.0, True))
+    found, *_ = value_and_gradient(Contrastive(1.0, True), weight=torch.tensor([0.5, 0.0, 2.0]))
+    assert found == plain > 0
 
 
 @pytest.mark.parametrize("own", [True, False])

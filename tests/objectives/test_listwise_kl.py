@@ -62,6 +62,20 @@ def test_the_filter_is_not_asked():
     assert filtered == whole
 
 
+def test_a_list_of_found_passages_for_every_query():
+    """As if the made passage 4 had no score."""
+    term = ListwiseKL(1.0, 1.0, "exclude", dark=False, paced=False)
+    found, gradient, similarities = value_and_gradient(term, weight=torch.tensor([0.0, 0.5, 2.0]))
+    without = [[0, 1], [1, 2, 3], [0, 3, 5]]
+    losses = []
+    for row, places in enumerate(without):
+        teacher = SCORES[row, places].double().softmax(0)
+        student = torch.tensor(similarities, dtype=torch.float64)[row, places].log_softmax(0)
+        losses.append((teacher * (teacher.log() - student)).sum().item())
+    assert found == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert not gradient[:, 4].any()
+
+
 def test_needs_scores_only():
     assert ListwiseKL.needs == {Signal.SCORE}
 

@@ -35,6 +35,12 @@ SOFT = {"listwise_kl": {"needs": ["score"], "weight": 1.0}}
 HARD = {"contrastive": {"needs": ["judgements"], "weight": 1.0}}
 DYNAMIC = {"filter": {"_target_": "retrieval_kd.filters.dynamic.Dynamic"}, "options/filter": "dynamic"}
 ATTENTION = {"objective": {"word": {"needs": ["attention"]}}, "teacher/gives": ["score", "attention"]}
+PACED = {
+    "pacing/_target_": "retrieval_kd.pacing.self_paced.SelfPaced",
+    "pacing/confidence": "top",
+    "pacing/needs": ["score"],
+    "options/pacing": "self_paced",
+}
 UNJUDGED_PAIRS = {
     "objective": {"pairwise": {"needs": ["preference"], "weight": 1.0}},
     "teacher/gives": ["score", "preference"],
@@ -61,6 +67,12 @@ CASES = [
         {"negatives/makes": "dark", "teacher/scorer": FILE},
         ["negatives=hard", "teacher.scorer", "cross_encoder"],
         {"teacher/scorer": FILE},
+    ),
+    (
+        "dark_passages_have_positives",
+        {"negatives/makes": "dark", "options/negatives": "dark", "data/judgements": "none"},
+        ["negatives=dark", "data=python_docs", "negatives=hard"],
+        {"negatives/makes": "dark"},
     ),
     (
         "a_judge_stands_on_scores",
@@ -182,6 +194,18 @@ CASES = [
         {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "t5"}},
         ["bert", "t5", "teacher=ensemble"],
         {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "bert"}},
+    ),
+    (
+        "pacing_has_something_to_weigh",
+        {**PACED, "objective": HARD},
+        ["pacing=self_paced", "objective=[contrastive]", "pacing=none"],
+        PACED,
+    ),
+    (
+        "confidence_knows_a_positive",
+        {**PACED, "pacing/confidence": "margin", "data/judgements": "none", "objective": SOFT},
+        ["pacing.confidence=margin", "data=python_docs", "pacing.confidence=certainty"],
+        {**PACED, "pacing/confidence": "certainty", "data/judgements": "none", "objective": SOFT},
     ),
     (
         "batches_divide_over_processes",

@@ -10,6 +10,7 @@ from torch import nn
 from training_case import make_batch, make_student, make_training, make_training_set
 
 from retrieval_kd.contracts import Side
+from retrieval_kd.pacing.self_paced import SelfPaced
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.gather import gather_pool
 from retrieval_kd.students.late_interaction import LateInteraction
@@ -28,6 +29,7 @@ CASES = {
         "shared": False,
     },
     "late interaction, cached": {"names": ["contrastive", "listwise_kl"], "gradient_cache": True, "late": True},
+    "self-paced": {"names": ["listwise_kl", "contrastive"], "paced": True},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 
@@ -47,6 +49,12 @@ class Alone(NoTrainer, BiEncoder):
 
 class LateAlone(NoTrainer, LateInteraction):
     """The late-interaction student."""
+
+
+def make_pacing():
+    """Takes half of the queries."""
+    share = {"start": 0.5, "end": 0.5, "until": 1.0}
+    return SelfPaced("probability", "hard", share, 1.0, 64, 42)
 
 
 class MeanNorm(nn.Module):
@@ -79,10 +87,21 @@ def dense_student(checkpoint, shared):
     return student
 
 
-def step(training_set, checkpoint, names, gradient_cache=False, shared=True, penalty=False, taught=True, late=False):
+def step(
+    training_set,
+    checkpoint,
+    names,
+    gradient_cache=False,
+    shared=True,
+    penalty=False,
+    taught=True,
+    late=False,
+    paced=False,
+):
     """Loss and gradients of one step, averaged over processes as DDP does."""
     student = late_student(checkpoint) if late else dense_student(checkpoint, shared)
     parts = {"regularizer": MeanNorm()} if penalty else {}
+    parts |= {"pacing": make_pacing()} if paced else {}
     # Not sharper: a temperature of .05 makes rounding twenty times as large.
     student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
     batch = make_batch(training_set, student, my_queries())

@@ -14,6 +14,7 @@ from retrieval_kd.contracts import DARK_ROLES, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.training_set import combine_scores
+from retrieval_kd.pipeline.steps.lists import CANDIDATES as CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import member_scores
 from retrieval_kd.pipeline.steps.searching import RUN
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.entries import Entry
 
 log = logging.getLogger(__name__)
-
-CANDIDATES = "candidates.parquet"
 
 
 def mine(

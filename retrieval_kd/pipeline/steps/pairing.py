@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_kd.callbacks.pair_report import JudgedPairs, PairReport, pair_report
-from retrieval_kd.contracts import DARK_ROLES, PairSampler, PairTeacher, Role, ScoredList, ScoreJudge, UserError
+from retrieval_kd.contracts import (
+    DARK_ROLES,
+    PairSampler,
+    PairTeacher,
+    PassageTexts,
+    Role,
+    ScoredList,
+    ScoreJudge,
+    UserError,
+)
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
 from retrieval_kd.data.score_store import ScoreStore
-from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.lists import read_lists
 from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.teachers.pair_file import PairFile
 
@@ -35,16 +44,16 @@ Draw = Callable[[Candidates, np.ndarray], np.ndarray]
 def pair(
     folder: Path, collection: Collection, found: Sequence[Path], teacher: PairTeacher, draw: Draw, store: Path
 ) -> dict[str, Any]:
-    """Judged pairs of the candidates in ``found``: where they were mined, and where they were scored."""
-    mined, scored = found
-    candidates = Candidates.read(mined / CANDIDATES)
+    """Judged pairs of the candidates in ``found``: where they were listed, and where they were scored."""
+    listed, scored = found
+    candidates, passages = read_lists(listed, collection)
     scores = signalled(scored, candidates, teacher).scores
     if isinstance(teacher.judge, PairFile):
         pairs, calls = teacher.judge.of(set(candidates.query_ids)), 0
         place(pairs, candidates, str(teacher.judge.path))  # refuses ids that are in no list, by the file's name
     else:
         rows = draw(candidates, scores)
-        pairs, calls = _judged(rows, candidates, scores, teacher, _Asked(collection, store))
+        pairs, calls = _judged(rows, candidates, scores, teacher, _Asked(collection, passages, store))
     pairs.write(folder / PAIRS)
     report = _report(pairs, candidates, scores)
     (folder / PAIR_REPORT).write_text(json.dumps(report_fields(report), indent=1))
@@ -96,16 +105,16 @@ def judged_pairs(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
 
 
 class _Asked:
-    """Texts of a collection, and the store of what was asked before."""
+    """Texts of queries and of candidates, and the store of what was asked before."""
 
-    def __init__(self, collection: Collection, store: Path) -> None:
+    def __init__(self, collection: Collection, passages: PassageTexts, store: Path) -> None:
         self.collection = collection
+        self.passages = passages
         self.store = ScoreStore(store / "scores")
 
     def texts(self, candidates: Candidates, rows: np.ndarray) -> list[str]:
         """Passages of candidates by their rows."""
-        passages = self.collection.passages
-        return passages.texts(passages.rows([candidates.passage_ids[row] for row in rows.tolist()]))
+        return self.passages.texts(self.passages.rows([candidates.passage_ids[row] for row in rows.tolist()]))
 
     def judge(self, judge: Any, queries: list[str], left: list[str], right: list[str], both: bool) -> np.ndarray:
         """Log-odds [1 or 2, K] of left over right, left read first, and then right; both orders in one pass."""

@@ -14,6 +14,7 @@ from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.score_store import ScoreStore
 from retrieval_kd.data.training_set import Signalled, combine_scores
 from retrieval_kd.data.vector_store import VectorStore
+from retrieval_kd.pipeline.steps.lists import read_lists
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collections import Collection
@@ -41,10 +42,10 @@ def member_scores(
     return np.stack(scores)
 
 
-def score(folder: Path, collection: Collection, mined: Path, teacher: ScoreTeacher, store: Path) -> dict[str, Any]:
+def score(folder: Path, collection: Collection, listed: Path, teacher: ScoreTeacher, store: Path) -> dict[str, Any]:
     """Raw member scores, aligned with the candidates file."""
-    candidates = Candidates.read(mined / "candidates.parquet")
-    scores = member_scores(teacher, store, collection.queries, candidates, collection.passages)
+    candidates, passages = read_lists(listed, collection)
+    scores = member_scores(teacher, store, collection.queries, candidates, passages)
     np.save(folder / SCORES, scores)
     members = {name: str(member.kind) for name, member in teacher.members.items()}
     return {"candidates": len(candidates), "queries": len(candidates.query_ids), "members": members}

@@ -16,7 +16,7 @@ from hydra.utils import get_method
 
 from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
-from retrieval_kd.contracts import Side, Signal
+from retrieval_kd.contracts import PassageTexts, Side, Signal
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.pairs import Pairs, PlacedPairs, place
@@ -25,7 +25,7 @@ from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
-from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report, report_fields
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
@@ -66,20 +66,20 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 
 
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
-    candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
-    collection = entry.collection
+    collection, negatives = entry.collection, plan.values["negatives"]
+    candidates, passages = read_lists(plan.candidates.listed(entry).make(), collection)
     return TrainingSet(
         collection.queries,
         collection.judgements,
         candidates,
-        collection.passages,
+        passages,
         replace(_signals(plan, entry, candidates), pairs=_paired(plan, entry, candidates)),
-        Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
-        _in_batch(plan, entry, candidates),
+        Draw(negatives["per_query"], plan.values["seed"], negatives.get("made", {}).get("per_query", 0)),
+        _in_batch(plan, entry, candidates, passages),
     )
 
 
-def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores | None:
+def _in_batch(plan: Plan, entry: Entry, candidates: Candidates, passages: PassageTexts) -> InBatchScores | None:
     """The teacher over whole batches, where it is asked so."""
     if not (plan.parts.needs_scores and plan.parts.score_teacher.get("in_batch")):
         return None
@@ -89,8 +89,8 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores
         plan.candidates.teacher(entry),
         VectorStore(plan.store / "vectors"),
         [collection.queries[query_id] for query_id in candidates.query_ids],
-        collection.passages.rows(candidates.passage_ids),
-        collection.passages,
+        passages.rows(candidates.passage_ids),
+        passages,
     )
 
 
@@ -112,7 +112,7 @@ def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | N
 def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     """Tell what the teacher is worth before anything is learned from it."""
     entry = plan.reported_entry
-    candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
+    candidates, passages = read_lists(plan.candidates.listed(entry).make(), entry.collection)
     signals = _signals(plan, entry, candidates)
     terms = plan.values["objective"].values()
     of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
@@ -122,7 +122,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     )
     for line in report.lines():
         log.info(line)
-    taught, start = _beside_start(plan, student, candidates, signals) if entry.judged else (None, None)
+    taught, start = _beside_start(plan, student, candidates, passages, signals) if entry.judged else (None, None)
     ndcg = float("nan") if taught is None else taught
     warnings = replace(report, ndcg=ndcg).warnings(start, softmax=bool(temperatures))
     for line in warnings:
@@ -133,7 +133,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
 
 
 def _beside_start(
-    plan: Plan, student: Student, candidates: Candidates, signals: Signalled
+    plan: Plan, student: Student, candidates: Candidates, passages: PassageTexts, signals: Signalled
 ) -> tuple[float | None, float | None]:
     """How well the teacher and the student as it starts order some lists; None where none of them is judged."""
     entry = plan.reported_entry
@@ -143,7 +143,7 @@ def _beside_start(
     taught = reranking_ndcg(signals.scores[same], *few)
     if np.isnan(taught):
         return None, None
-    start = reranking_ndcg(_student_scores(entry.collection, candidates, student, same), *few)
+    start = reranking_ndcg(_student_scores(entry.collection, candidates, passages, student, same), *few)
     log.info(
         "teacher: on %d lists of %s nDCG@10 %.3f, the student as it starts %.3f",
         len(offsets) - 1,
@@ -167,10 +167,12 @@ def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
     return {"judge_accuracy": fields["accuracy"], "base_accuracy": fields["base_accuracy"]}
 
 
-def _student_scores(collection: Collection, candidates: Candidates, student: Student, rows: slice) -> np.ndarray:
+def _student_scores(
+    collection: Collection, candidates: Candidates, texts: PassageTexts, student: Student, rows: slice
+) -> np.ndarray:
     """The student's similarities of some candidates."""
     queries = [collection.queries[query_id] for query_id in candidates.row_query_ids()[rows]]
-    passages = collection.passages.texts(collection.passages.rows(candidates.passage_ids[rows]))
+    passages = texts.texts(texts.rows(candidates.passage_ids[rows]))
     scorer = {Side.QUERY: sorted(set(queries)), Side.PASSAGE: sorted(set(passages))}
     encoded = {side: student.encode_texts(texts, side) for side, texts in scorer.items()}
     scores = student.compare(encoded[Side.QUERY], encoded[Side.PASSAGE]).numpy()

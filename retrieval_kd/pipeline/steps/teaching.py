@@ -13,13 +13,13 @@ import pytorch_lightning as pl
 from hydra.utils import get_method
 from torch.utils.data import DataLoader
 
-from retrieval_kd.contracts import DARK_ROLES, Role
+from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role
 from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.weights import resolve_encoder
 from retrieval_kd.pipeline.pairing import SCORES
-from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.pipeline.steps.training import precision_of, quietly
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
@@ -52,19 +52,20 @@ def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequenc
     how = plan.parts.judge["train"]
     lists: list[WorthList] = []
     for number, entry in enumerate(plan.train_entries):
-        candidates = Candidates.read(mined[number] / CANDIDATES)
+        candidates, passages = read_lists(mined[number], entry.collection)
         if how["labels"] == SCORES:
             worth = signalled(scored[number], candidates, plan.candidates.teacher(entry)).scores
         else:
             worth = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
             worth[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
-        lists += worth_lists(entry.collection, candidates, worth)
+        lists += worth_lists(entry.collection, candidates, passages, worth)
     return {"members": {"judge": _train_judge(plan.parts.judge, lists, plan, folder / "judge")}}
 
 
-def worth_lists(collection: Collection, candidates: Candidates, worth: np.ndarray) -> list[WorthList]:
+def worth_lists(
+    collection: Collection, candidates: Candidates, passages: PassageTexts, worth: np.ndarray
+) -> list[WorthList]:
     """Candidates with texts, and what each is worth [n]."""
-    passages = collection.passages
     parts = np.split(worth.astype(np.float64), candidates.offsets[1:-1])
     return [
         WorthList(one.query_id, collection.queries[one.query_id], passages.texts(passages.rows(one.passage_ids)), own)

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from retrieval_kd.callbacks.collapse import CollapseGuard
+from retrieval_kd.callbacks.diagnostics import Diagnostics
 from retrieval_kd.callbacks.speed import Speed
 from retrieval_kd.callbacks.validation import RankingTask, Validation
 from retrieval_kd.contracts import UserError
@@ -73,7 +74,7 @@ def fit(
     last = _last_checkpoint(work, settings)
     record = work / "validation.json"
     best = work / "best.ckpt" if settings.select == "best" else None
-    callbacks: list[pl.Callback] = [speed, CollapseGuard(), last]
+    callbacks: list[pl.Callback] = [speed, CollapseGuard(), last, *([Diagnostics()] if settings.diagnose else [])]
     validation = None
     if settings.validate_every is not None and task is not None:
         validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best, record=record)
