@@ -29,6 +29,8 @@ from retrieval_kd.teachers.pairwise import Pairwise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
+SPARSE = ("student=sparse", "student.start_terms=9", "regularizer=flops")
+LATE = ("student=late_interaction", "student.add_markers=true", "student.dimensions=8", "student.query.max_length=12")
 DARK = ("negatives=dark", "negatives.made.per_query=3")
 FILES = ("candidates.parquet", "made.parquet", "made/texts.bin", "made/ids.bin")
 
@@ -232,10 +234,8 @@ def test_explain_tells_what_is_made_and_that_it_is_a_reconstruction(small, ensem
         ("pacing=self_paced",),
         pytest.param(("teacher.in_batch=true",), marks=pytest.mark.slow),
         pytest.param(("objective=[listwise_kl,ranknet,margin_mse]", "pacing=self_paced"), marks=pytest.mark.slow),
-        pytest.param((*BM25_TEACHER, "student=sparse", "regularizer=flops"), marks=pytest.mark.slow),
-        pytest.param(
-            (*BM25_TEACHER, "student=late_interaction", "student.query.max_length=12"), marks=pytest.mark.slow
-        ),
+        pytest.param((*BM25_TEACHER, *SPARSE), marks=pytest.mark.slow),
+        pytest.param((*BM25_TEACHER, *LATE), marks=pytest.mark.slow),
         pytest.param(("negatives.made.masked.variant=delete",), marks=pytest.mark.slow),
     ],
     ids=["paced", "in batch", "terms", "sparse", "late", "delete"],
