@@ -110,8 +110,9 @@ def _entropy(scores: Tensor, listed: Tensor) -> Tensor:
 def _temperature(objective: nn.Module) -> float:
     """That by which the first term of teacher scores divides them."""
     for term in getattr(objective, "terms", nn.ModuleDict()).values():
-        if Signal.SCORE in getattr(term, "needs", ()) and hasattr(term, "teacher_temperature"):
-            return float(term.teacher_temperature)
+        temperature: Any = getattr(term, "teacher_temperature", None)
+        if Signal.SCORE in getattr(term, "needs", ()) and temperature is not None:
+            return float(temperature)
     return 1.0
 
 

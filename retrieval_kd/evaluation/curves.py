@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def draw_training(log: Path, folder: Path) -> list[Path]:
     panels = panels_of(read_curves(log)) if log.exists() else {}
     if not panels or importlib.util.find_spec("matplotlib") is None:
         return []
-    import matplotlib
+    matplotlib: Any = importlib.import_module("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

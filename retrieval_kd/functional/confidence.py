@@ -52,6 +52,15 @@ CONFIDENCES: dict[str, Confidence] = {
 OF_POSITIVES = frozenset({"probability", "top", "margin"})  # those that need to know which passage is a positive
 
 
+def mean_deviation(scores: Tensor, listed: Tensor) -> Tensor:
+    """Standard deviation of scores [M, Q, P] within each list, averaged over those of two or more [M]; NaN: no such."""
+    values, count = scores.double().masked_fill(~listed, 0.0), listed.sum(-1)
+    mean = values.sum(-1) / count.clamp_min(1)
+    squares = (values - mean.unsqueeze(-1)).square().masked_fill(~listed, 0.0).sum(-1)
+    deviations = (squares / count.clamp_min(1)).sqrt()
+    return deviations.masked_fill(count < 2, torch.nan).nanmean(-1)
+
+
 def scattered(scores: Tensor, listed: Tensor, seed: int) -> Tensor:
     """A number [Q], uniform from 0 to 1, out of the bits of each query's scores [M, Q, P].
 

@@ -82,7 +82,7 @@ class Kind:
 
     def drawn(self, generator: np.random.Generator) -> float:
         """The share of one passage."""
-        return float(generator.uniform(*self.share))
+        return float(generator.uniform(self.share[0], self.share[1]))
 
 
 class DarkPassages:

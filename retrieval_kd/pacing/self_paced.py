@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_kd.contracts import DARK_ROLES, Role, Signals
-from retrieval_kd.functional.confidence import CONFIDENCES, scattered
+from retrieval_kd.functional.confidence import CONFIDENCES, mean_deviation, scattered
 from retrieval_kd.functional.quantiles import threshold_of_share
 from retrieval_kd.functional.ramps import linear
 
@@ -33,7 +33,8 @@ class SelfPaced(nn.Module):
             and keeps all else, for a control.
         selection: hard | soft.
         share: Of the queries: ``start``, ``end``, and ``until``, the share of the training at which it gets there.
-        temperature: Divides raw scores; one number, or one for each member by name.
+        temperature: Divides raw scores; one number, or one for each member by name. None: the mean standard deviation
+            of a member's scores within the lists of the batch, for scores that have no scale of their own.
         memory: Confidences that are remembered to rank a query among; see ``step``.
         seed: Of what is random; equal confidences are ordered by it, too.
         members: Names of the teacher's members, in the order of their scores.
@@ -47,7 +48,7 @@ class SelfPaced(nn.Module):
         confidence: str,
         selection: str,
         share: Mapping[str, float],
-        temperature: float | Mapping[str, float],
+        temperature: float | Mapping[str, float] | None,
         memory: int,
         seed: int,
         members: Sequence[str] = (),
@@ -104,7 +105,7 @@ class SelfPaced(nn.Module):
         if self.confidence == RANDOM:
             return scattered(signals.members, listed, self.seed)
         target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
-        scores = signals.members.detach().double().nan_to_num(0.0) / self._divisors(signals.members)
+        scores = signals.members.detach().double().nan_to_num(0.0) / self._divisors(signals.members, listed)
         return CONFIDENCES[self.confidence](scores, target.expand_as(listed), listed).nanmean(0)
 
     @property
@@ -116,8 +117,11 @@ class SelfPaced(nn.Module):
         chance = scattered(signals.members, _listed(signals), self.seed + 1)
         return confidence.nan_to_num(UNSURE) + TIE * chance
 
-    def _divisors(self, members: Tensor) -> Tensor:
+    def _divisors(self, members: Tensor, listed: Tensor) -> Tensor:
         """[M or 1, 1, 1]."""
+        if self.temperatures is None:
+            spread = mean_deviation(members.detach(), listed)
+            return torch.where(spread > 0, spread, 1.0).view(-1, 1, 1)
         return torch.tensor(self.temperatures, dtype=torch.float64, device=members.device).view(-1, 1, 1)
 
 
@@ -139,7 +143,11 @@ def _checked_share(share: Mapping[str, float]) -> tuple[float, float, float]:
     return share["start"], share["end"], share["until"]
 
 
-def _checked_temperatures(temperature: float | Mapping[str, float], members: Sequence[str]) -> list[float]:
+def _checked_temperatures(
+    temperature: float | Mapping[str, float] | None, members: Sequence[str]
+) -> list[float] | None:
+    if temperature is None:
+        return None
     if not isinstance(temperature, Mapping):
         values = {"": temperature}
     else:

@@ -103,7 +103,9 @@ def make_set(folder, lengths, roles):
     rows = [Candidate(f"p{i}", role, 1, "made", 0, 0) for i, role in enumerate(roles)]
     lists = Candidates.from_lists([("q", rows)])
     scores = np.arange(len(rows), dtype=np.float32)
-    return TrainingSet({"q": "red fish"}, None, lists, store, Signalled(scores, np.empty((0, len(rows)))), Draw(99, 0))
+    return TrainingSet(
+        {"q": "red fish"}, None, lists, store, Signalled(scores, np.empty((0, len(rows)))), Draw(99, 0, 99)
+    )
 
 
 def test_little_is_padding(tmp_path):

@@ -119,6 +119,23 @@ def test_the_mean_over_members_each_with_its_temperature():
     torch.testing.assert_close(both.confidences(signals), torch.stack(parts).mean(0), equal_nan=True)
 
 
+def test_without_a_temperature_each_member_has_its_own_scale():
+    signals = make_signals()
+    pacing = make_pacing(temperature=None)
+    other = replace(signals, members=signals.members * torch.tensor([100.0, 0.01]).view(2, 1, 1) + 7)
+    torch.testing.assert_close(
+        pacing.confidences(other), pacing.confidences(signals), equal_nan=True, rtol=1e-3, atol=0
+    )
+    found = signals.members.masked_fill(signals.role >= Role.DARK_REINFORCED, float("nan")).double()
+    spreads = [
+        torch.tensor([row[~row.isnan()].std(unbiased=False) for row in member]).mean().item() for member in found
+    ]
+    named = make_pacing(temperature={"a": spreads[0], "b": spreads[1]}, members=["a", "b"])
+    torch.testing.assert_close(named.confidences(signals), pacing.confidences(signals), equal_nan=True)
+    constant = replace(signals, members=torch.where(signals.members.isnan(), torch.nan, 2.0))
+    assert pacing.confidences(constant)[0].item() == pytest.approx(1 / 6, abs=0.1)
+
+
 def test_a_query_of_which_nothing_is_said_is_taken_last():
     signals = make_signals()
     pacing = make_pacing(start=0.0, end=1.0)

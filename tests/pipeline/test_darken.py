@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from run_case import BM25_TEACHER, go, metrics
+from torch import nn
+from training_case import make_training
 
 from retrieval_kd.contracts import DARK_ROLES, Role, ScoreKind, UserError
 from retrieval_kd.data.batches import BatchMaker
@@ -22,10 +24,13 @@ from retrieval_kd.pipeline.run import step
 from retrieval_kd.pipeline.steps.lists import read_lists
 from retrieval_kd.pipeline.steps.pairing import drawn_by, pair
 from retrieval_kd.pipeline.steps.stage import _training_set
+from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.teachers.pairwise import Pairwise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
+SPARSE = ("student=sparse", "student.start_terms=9", "regularizer=flops")
+LATE = ("student=late_interaction", "student.add_markers=true", "student.dimensions=8", "student.query.max_length=12")
 DARK = ("negatives=dark", "negatives.made.per_query=3")
 FILES = ("candidates.parquet", "made.parquet", "made/texts.bin", "made/ids.bin")
 
@@ -114,7 +119,15 @@ def test_scores_are_kept_by_content(plan, entry, lists):
     np.testing.assert_array_equal(store.lookup(store.keys(bm25.fingerprint, queries, texts)), scores[0, rows])
 
 
-def test_batches_hold_made_passages_and_no_hard_label_negative_among_them(plan, entry):
+class Spy(nn.Module):
+    """An objective that remembers what it was given."""
+
+    def forward(self, evidence, signals, negative, weight):
+        self.negative = negative
+        return {"spy": evidence.query_passage.sum()}
+
+
+def test_batches_hold_made_passages_and_no_hard_label_negative_among_them(plan, entry, monkeypatch):
     training_set = _training_set(plan, entry)
     student = plan.parts.student(None)
     batch = BatchMaker(training_set, student.tokenizer)([(0, 0), (1, 0), (2, 0)])
@@ -122,7 +135,14 @@ def test_batches_hold_made_passages_and_no_hard_label_negative_among_them(plan, 
     dark = np.array([name.startswith("dark:") for name in batch.passage_ids])
     assert signals.dark.tolist() == dark.tolist()
     assert 0 < dark.sum() <= 9
-    assert not (~signals.positive & ~signals.dark)[:, dark].any()
+    monkeypatch.setattr(BiEncoder, "progress", 0.5)
+    monkeypatch.setattr(BiEncoder, "log_dict", lambda *_, **__: None)
+    spy = Spy()
+    student.prepare(make_training(objective=spy))
+    student.training_step(batch, 0)
+    assert not spy.negative[:, dark].any()
+    assert spy.negative[:, ~dark].any(1).all()
+    assert not signals.positive[:, dark].any()
     assert signals.scores[:, dark].isfinite().any(0).all()
     mask = student.tokenizer.tokenizer.mask_token_id
     ids = [row.tolist() for group in batch.passages.groups for row in group.input_ids]
@@ -214,10 +234,8 @@ def test_explain_tells_what_is_made_and_that_it_is_a_reconstruction(small, ensem
         ("pacing=self_paced",),
         pytest.param(("teacher.in_batch=true",), marks=pytest.mark.slow),
         pytest.param(("objective=[listwise_kl,ranknet,margin_mse]", "pacing=self_paced"), marks=pytest.mark.slow),
-        pytest.param((*BM25_TEACHER, "student=sparse", "regularizer=flops"), marks=pytest.mark.slow),
-        pytest.param(
-            (*BM25_TEACHER, "student=late_interaction", "student.query.max_length=12"), marks=pytest.mark.slow
-        ),
+        pytest.param((*BM25_TEACHER, *SPARSE), marks=pytest.mark.slow),
+        pytest.param((*BM25_TEACHER, *LATE), marks=pytest.mark.slow),
         pytest.param(("negatives.made.masked.variant=delete",), marks=pytest.mark.slow),
     ],
     ids=["paced", "in batch", "terms", "sparse", "late", "delete"],
