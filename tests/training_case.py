@@ -108,6 +108,7 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
     from retrieval_kd.objectives.listwise_kl import ListwiseKL
     from retrieval_kd.objectives.margin_mse import MarginMSE
     from retrieval_kd.objectives.pairwise import Pairwise
+    from retrieval_kd.objectives.passage_centric import FORMS, PassageCentric
     from retrieval_kd.objectives.ranknet import RankNet
     from retrieval_kd.objectives.weighted_sum import WeightedSum
     from retrieval_kd.pacing.none import Constant
@@ -122,6 +123,7 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
         "pairwise": Pairwise(temperature, 1.0, "pairs"),
         "pairwise_of_queries": Pairwise(temperature, 1.0, "queries"),
         "ranknet": RankNet(temperature, "pairs"),
+        **{f"passage_centric_{form}": PassageCentric(temperature, form, in_batch=True) for form in FORMS},
     }
     chosen = {name: terms[name] for name in names}
     given = {

@@ -23,9 +23,10 @@ class Contrastive(nn.Module):
         self.in_batch = in_batch
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
-        """``in_batch=False`` keeps to the query's own candidates."""
+        """``in_batch=False`` keeps to the query's own candidates; a query that has no negative left is not counted."""
         target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
+        negative = negative & ~target
         if not self.in_batch:
             negative = negative & (signals.role != Role.NONE)
-        losses = contrastive(evidence.query_passage / self.temperature, target, negative & ~target)
-        return mean_over_queries(losses, target.any(-1), weight)
+        losses = contrastive(evidence.query_passage / self.temperature, target, negative)
+        return mean_over_queries(losses, target.any(-1) & negative.any(-1), weight)

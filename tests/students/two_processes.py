@@ -28,6 +28,11 @@ CASES = {
         "shared": False,
     },
     "late interaction, cached": {"names": ["contrastive", "listwise_kl"], "gradient_cache": True, "late": True},
+    "passage_centric_paper": {"names": ["passage_centric_paper"]},
+    "passage_centric, cached": {
+        "names": ["contrastive", "passage_centric_released", "passage_centric_joint"],
+        "gradient_cache": True,
+    },
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 
