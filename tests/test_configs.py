@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import ScoreKind, UserError
 from retrieval_kd.pipeline import conf_tree
 from retrieval_kd.pipeline.build import METADATA, RESERVED, resolve
 from retrieval_kd.pipeline.compatibility import check
@@ -127,6 +127,8 @@ def test_metadata_is_what_the_class_says(group, name):
                 assert {str(signal) for signal in declared} == set(node.get(key, [])), f"{name}: {path}.{key}"
             elif isinstance(declared, bool):
                 assert declared == node.get(key, False), f"{name}: {path}.{key}"
+        if group == "scorer" and isinstance(getattr(target, "kind", None), ScoreKind):
+            assert node["score_kind"] == target.kind, f"{name}: {path}.score_kind"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

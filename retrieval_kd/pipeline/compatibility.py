@@ -88,10 +88,10 @@ def objective_is_not_empty(config: Config) -> str | None:
 
 def teacher_gives_what_is_needed(config: Config) -> str | None:
     """Scores, preferences and attention come from the teacher, or from a term's own."""
-    for path, node in _parts(config):
+    for path, node in asking(config):
         own = node.get("teacher")
         teacher = own if isinstance(own, Mapping) else config["teacher"]
-        missing = sorted(set(node.get("needs", [])) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
+        missing = sorted(needed(node) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
         if missing:
             gives = ", ".join(teacher.get("gives", [])) or "nothing"
             return (
@@ -111,7 +111,7 @@ def a_judge_stands_on_scores(config: Config) -> str | None:
 def a_judge_learns_from_what_there_is(config: Config) -> str | None:
     """A judge that is trained here needs to be told which of two passages is the better one."""
     train = config["teacher"].get("judge", {}).get("train") or {}
-    asked = any(Signal.PREFERENCE in node.get("needs", []) for _, node in _parts(config))
+    asked = any(Signal.PREFERENCE in node.get("needs", []) for _, node in asking(config))
     if not asked or train.get("labels") != "judgements" or _judged(config):
         return None
     return (
@@ -124,7 +124,7 @@ def hard_labels_have_judgements(config: Config) -> str | None:
     """A term with hard labels learns nothing without them."""
     if _judged(config) or _takes_teachers_top(config["negatives"]):
         return None
-    for path, node in _parts(config):
+    for path, node in asking(config):
         if Signal.JUDGEMENTS in node.get("needs", []) and not _takes_teachers_top(node):
             return (
                 f"{path} needs judgements, and data={_option(config, 'data')} has none (data.judgements=none);"
@@ -216,7 +216,7 @@ def engine_is_installed(config: Config) -> str | None:
 
 def attention_is_of_the_same_tokens(config: Config) -> str | None:
     """Attention maps are compared token by token."""
-    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in _parts(config)):
+    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in asking(config)):
         return None
     student = _tokenizer(config["student"]) or _tokenizer(config.get("encoder"))
     teacher = _tokenizer(config["teacher"])
@@ -266,13 +266,18 @@ TRAINING_RULES: tuple[Rule, ...] = (
 )
 
 
-def _parts(config: Config) -> Iterator[tuple[str, Config]]:
+def asking(config: Config) -> Iterator[tuple[str, Config]]:
     """What may need a signal, under its key."""
     for name, term in config["objective"].items():
         yield f"objective.{name}", term
     for group in ("filter", "pacing", "regularizer"):
         if isinstance(config.get(group), Mapping):
             yield f"{group}={_option(config, group)}", config[group]
+
+
+def needed(node: Config) -> set[str]:
+    """The signals that a part asks for; one that goes by the student's scores asks the teacher for none."""
+    return set(node.get("needs", ())) - ({Signal.SCORE.value} if node.get("by") == "student" else set())
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, Config]]:

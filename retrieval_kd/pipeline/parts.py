@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from retrieval_kd.contracts import UserError
 from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
+from retrieval_kd.pipeline.compatibility import asking, needed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any objective term asks the teacher for scores; pairs are drawn by them."""
+        """Whether any part of the training asks the teacher for scores; pairs are drawn by them."""
         return self._needs("score") or self.needs_preferences
 
     @property
@@ -45,7 +46,7 @@ class Parts:
         return self._needs("preference")
 
     def _needs(self, signal: str) -> bool:
-        return any(signal in term.get("needs", ()) for term in self.values["objective"].values())
+        return any(signal in needed(part) for _, part in asking(self.values))
 
     @property
     def negatives(self) -> Any:
@@ -128,13 +129,19 @@ class Parts:
                 {str(name): build(node) for name, node in terms.items()},
                 {str(name): float(node.weight) for name, node in terms.items()},
             ),
-            filter=build(self.cfg.filter),
+            filter=self._filter(),
             pacing=build(self.cfg.pacing),
             regularizer=self._regularizer(),
             optimizer=build(self.cfg.optimizer),
             warmup=self.values["trainer"]["warmup"],
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
+
+    def _filter(self) -> Any:
+        """The filter, told what the members' raw scores mean if it reads them."""
+        kinds = {name: node.get("score_kind") for name, node in self.scorers.items()}
+        reads = {"members": kinds} if "members" in self.values["filter"].get("reads", ()) else {}
+        return build(self.cfg.filter, **reads)
 
     @property
     def regularizer_reads_idf(self) -> bool:

@@ -179,7 +179,9 @@ class Student(pl.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         self._last = (evidence, signals)
         with torch.no_grad():
-            seen = self.watched(passages) | getattr(parts.regularizer, "figures", {})
+            seen = self.watched(passages)
+        for part in (parts.filter, parts.pacing, parts.regularizer):  # those that have something to tell
+            seen |= getattr(part, "figures", {})
         figures = {**losses, "loss": total, **seen}
         self.log_dict(
             {f"train/{name}": torch.as_tensor(value).detach().float() for name, value in figures.items()},
