@@ -121,7 +121,7 @@ def test_metadata_is_what_the_class_says(group, name):
         assert all("needs" in node for _, node in nodes)
     for path, node in nodes:
         target = resolve(node["_target_"])
-        for key in ("needs", "gives", "shared_space"):
+        for key in ("needs", "gives", "shared_space", "white_box"):
             declared = getattr(target, key, None)
             if isinstance(declared, frozenset):
                 assert {str(signal) for signal in declared} == set(node.get(key, [])), f"{name}: {path}.{key}"

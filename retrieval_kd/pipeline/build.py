@@ -30,6 +30,8 @@ METADATA = frozenset(
         "tokenizer",
         "train",
         "weight",
+        "white_box",
+        "words",
         "writer",
     }
 )

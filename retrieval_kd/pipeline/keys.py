@@ -15,9 +15,9 @@ NO_RESULT = {
     "evaluation": ("latency",),
 }
 SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a time, wherever it stands
-NOTES = frozenset({"provenance", "score_kind"})  # what an option says of itself, which is as it is by its other keys
+NOTES = frozenset({"provenance", "score_kind", "white_box", "words"})  # what an option says of itself
 # Raised when a step would write something else for the same config and inputs.
-STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "pair", "train", "time", "evaluate")
+STEPS = ("index", "search", "encode", "weigh", "mine", "teach", "score", "label", "pair", "train", "time", "evaluate")
 VERSIONS = dict.fromkeys(STEPS, 1)
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model", ".metadata"})  # of a folder, what a model is read from

@@ -33,6 +33,8 @@ CASES = {
         "names": ["contrastive", "passage_centric_released", "passage_centric_joint"],
         "gradient_cache": True,
     },
+    "word_level, cached": {"names": ["contrastive", "word_level"], "gradient_cache": True},
+    "word_level, late interaction": {"names": ["contrastive", "word_level"], "late": True},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 
