@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
 from retrieval_kd.pipeline.compatibility import asking, needed
@@ -17,7 +17,8 @@ from retrieval_kd.pipeline.compatibility import asking, needed
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.contracts import AttentionTeacher, Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.data.labels import Thresholds
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
 
@@ -38,7 +39,12 @@ class Parts:
     @property
     def needs_scores(self) -> bool:
         """Whether any part of the training asks the teacher for scores; pairs are drawn by them."""
-        return self._needs("score") or self.needs_preferences
+        return self._needs("score") or self.needs_preferences or self.needs_attention
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether any term asks a white-box teacher where it looks; it scores too, so that what it is worth is told."""
+        return self._needs("attention")
 
     @property
     def needs_preferences(self) -> bool:
@@ -52,6 +58,22 @@ class Parts:
     def negatives(self) -> Any:
         """The source of candidates."""
         return build(self.cfg.negatives)
+
+    @property
+    def labels_by_teacher(self) -> bool:
+        """Whether labels are made of the teacher's scores."""
+        return "_target_" in self.values["labels"]
+
+    @property
+    def labels(self) -> Thresholds:
+        """What makes them."""
+        labels: Thresholds = build(self.cfg.labels, members=self._score_kinds)
+        return labels
+
+    @property
+    def _score_kinds(self) -> dict[str, str | None]:
+        """What the raw scores of the teacher's members mean."""
+        return {name: node.get("score_kind") for name, node in self.scorers.items()}
 
     @property
     def pairs(self) -> PairSampler:
@@ -118,15 +140,15 @@ class Parts:
             if settled:
                 log.warning("model=%s keeps its own %s, whatever is said here", name, ", ".join(settled))
 
-    def training(self) -> Training:
-        """Objective, filter, pacing, regularizer and optimizer."""
+    def training(self, white_box: Callable[[], AttentionTeacher] | None = None) -> Training:
+        """Objective, filter, pacing, regularizer and optimizer; ``white_box`` is asked when its attention is needed."""
         from retrieval_kd.objectives.weighted_sum import WeightedSum
         from retrieval_kd.students.student import Training
 
         terms = self.cfg.objective
         return Training(
             objective=WeightedSum(
-                {str(name): build(node) for name, node in terms.items()},
+                {str(name): self._term(node, white_box) for name, node in terms.items()},
                 {str(name): float(node.weight) for name, node in terms.items()},
             ),
             filter=self._filter(),
@@ -137,10 +159,13 @@ class Parts:
             gradient_cache=self.values["trainer"]["gradient_cache"],
         )
 
+    def _term(self, node: DictConfig, white_box: Callable[[], AttentionTeacher] | None) -> Any:
+        """A term of the objective, with who tells its attention if it needs that."""
+        return build(node, teacher=white_box) if Signal.ATTENTION in node.get("needs", ()) else build(node)
+
     def _filter(self) -> Any:
         """The filter, told what the members' raw scores mean if it reads them."""
-        kinds = {name: node.get("score_kind") for name, node in self.scorers.items()}
-        reads = {"members": kinds} if "members" in self.values["filter"].get("reads", ()) else {}
+        reads = {"members": self._score_kinds} if "members" in self.values["filter"].get("reads", ()) else {}
         return build(self.cfg.filter, **reads)
 
     @property

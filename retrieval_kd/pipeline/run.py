@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def step(cfg: DictConfig, name: str) -> list[Path]:
-    """One step alone, with what it needs: on the training split for mine, score and pair, else on what is evaluated.
+    """One step alone, with what it needs: of the training split if it is of candidates, else of what is evaluated.
 
     Returns where its artifacts lie: in the store, or below ``output_dir``, one folder for each collection.
     """
@@ -61,9 +61,11 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
             if not entry.judged:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
-    if name in ("mine", "score", "pair"):
+    if name in ("mine", "score", "label", "pair"):
         check_lists(plan)
-        made = {"mine": plan.candidates.mined, "score": plan.candidates.scored, "pair": plan.pairing.paired}[name]
+        lists = plan.candidates
+        makers = {"mine": lists.mined, "score": lists.scored, "label": lists.labelled, "pair": plan.pairing.paired}
+        made = makers[name]
         return _artifacts(plan, plan.train_entries, [made(entry) for entry in plan.train_entries])
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,13 @@ from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report,
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
+from retrieval_kd.pipeline.white_box import white_box
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
     from retrieval_kd.students.student import Student
@@ -57,7 +59,8 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     settings = TrainerSettings(**plan.values["trainer"])
     task = _task(plan, validation, settings.validation_queries) if validation else None
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
-        found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
+        training = plan.parts.training(cache(partial(white_box, plan, student)))
+        found |= fit(student, training, data, task, settings, work, partial(_logger, plan))
         get_method(plan.values["student"]["writer"])(student, folder / "model")
         join_logs(sorted(work.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime), folder / "log.csv")
         clear(work)
@@ -66,14 +69,14 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 
 
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
-    candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
+    candidates = Candidates.read(plan.candidates.learned(entry).make() / CANDIDATES)
     collection = entry.collection
     return TrainingSet(
         collection.queries,
-        collection.judgements,
+        None if plan.parts.labels_by_teacher and plan.parts.labels.ignores_judgements else collection.judgements,
         candidates,
         collection.passages,
-        replace(_signals(plan, entry, candidates), pairs=_paired(plan, entry, candidates)),
+        replace(_signals(plan, entry, plan.candidates.told(entry), candidates), pairs=_paired(plan, entry, candidates)),
         Draw(plan.values["negatives"]["per_query"], plan.values["seed"]),
         _in_batch(plan, entry, candidates),
     )
@@ -85,7 +88,7 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores
         return None
     collection = entry.collection
     return in_batch_scores(
-        plan.store / "in_batch" / plan.candidates.scored(entry).key,
+        plan.store / "in_batch" / plan.candidates.told(entry).key,
         plan.candidates.teacher(entry),
         VectorStore(plan.store / "vectors"),
         [collection.queries[query_id] for query_id in candidates.query_ids],
@@ -94,11 +97,11 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates) -> InBatchScores
     )
 
 
-def _signals(plan: Plan, entry: Entry, candidates: Candidates) -> Signalled:
+def _signals(plan: Plan, entry: Entry, scored: Step, candidates: Candidates) -> Signalled:
     if not plan.parts.needs_scores:
         count = len(candidates)
         return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
-    return signalled(plan.candidates.scored(entry).make(), candidates, plan.candidates.teacher(entry))
+    return signalled(scored.make(), candidates, plan.candidates.teacher(entry))
 
 
 def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | None:
@@ -114,7 +117,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     entry = plan.reported_entry
     collection = entry.collection
     candidates = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
-    signals = _signals(plan, entry, candidates)
+    signals = _signals(plan, entry, plan.candidates.scored(entry), candidates)
     terms = plan.values["objective"].values()
     of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
     temperatures = [float(term["teacher_temperature"]) for term in of_scores if "teacher_temperature" in term]
