@@ -20,6 +20,7 @@ from retrieval_kd.pipeline.run import train
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PASSAGE_CENTRIC = "objective=[contrastive,passage_centric]"
+LATE = ["student=late_interaction", "student.add_markers=true"]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,9 @@ def test_passage_centric_beside_listwise_kl_under_a_filter(small, ensemble, out,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("student", ["sparse", "late_interaction"])
-def test_a_filter_by_the_students_similarities(small, out, student):
-    overrides = [f"student={student}", "objective=[contrastive]", "filter=dynamic", "filter.by=student"]
+@pytest.mark.parametrize("more", [["student=sparse", "student.start_terms=100"], LATE], ids=["sparse", "late"])
+def test_a_filter_by_the_students_similarities(small, out, more):
+    overrides = [*more, "objective=[contrastive]", "filter=dynamic", "filter.by=student"]
     go(*small, *overrides, f"output_dir={out}")
     assert (out / "metrics.json").exists()
 
@@ -189,9 +190,8 @@ def test_explain_says_that_word_level_is_a_reconstruction():
 @pytest.mark.slow
 @pytest.mark.parametrize("student", ["dense", "late_interaction"])
 def test_word_level_beside_the_others(small, out, student):
-    late = ["student.add_markers=true"] if student == "late_interaction" else []
     words = [WORD_LEVEL, *CROSS_ENCODER, "teacher.scorer.max_length=48", "filter=dynamic", "trainer.log_every=1"]
-    go(*small, *words, f"student={student}", *late, f"output_dir={out}")
+    go(*small, *words, *(LATE if student == "late_interaction" else []), f"output_dir={out}")
     rows = log_of(next(out.rglob("log.csv")).parent)
     assert all(float(row["train/word_level"]) > 0 for row in rows)
 
@@ -245,13 +245,11 @@ def test_nothing_above_the_threshold_is_told(small):
 
 @pytest.mark.slow
 def test_pair_trains_two_stages_on_its_labels(small, out):
-    experiment = ["experiment=pair", *LABELS[:1], "scorer@teacher.scorer=bm25", *LABELS[3:], "labels=thresholds"]
+    experiment = ["experiment=pair", *LABELS]
     go(*small, *experiment, "trainer.log_every=1", f"output_dir={out}")
-    plan = Plan(compose([*small, *experiment]))
-    last = plan.training_of_last if hasattr(plan, "training_of_last") else plan.trained
-    steps = [step for step in last.walk() if step.name in ("label", "train")]
-    assert [step.name for step in steps].count("train") == 2
-    assert [step.name for step in steps].count("label") == 2  # one ignores judgements
+    last = Plan(compose([*small, *experiment])).trained
+    steps = {step.key: step.name for step in last.walk()}
+    assert sorted(name for name in steps.values() if name in ("label", "train")) == ["label", "label", "train", "train"]
 
 
 @pytest.mark.slow
@@ -259,7 +257,7 @@ def test_labels_without_judgements(small, out):
     """Hard labels on a collection that has none."""
     overrides = [*LABELS, "objective=[contrastive,passage_centric]", "data.judgements=none"]
     with pytest.raises(UserError, match="needs judgements"):
-        check(compose([*small, *overrides, "labels=none", "~labels.kind", "~labels.positive", "~labels.negative"]))
+        check(compose([*small, *BM25_TEACHER, *overrides[len(LABELS) :]]))
     go(*small, *overrides, f"output_dir={out}")
 
 
