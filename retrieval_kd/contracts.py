@@ -159,6 +159,33 @@ class ScoreTeacher(Protocol):
         """Raw scores [M, n] of one query's list -> teacher scores [n]; ``dark`` [n] marks made passages."""
 
 
+class WordPairs(NamedTuple):
+    """n pairs of a query and a passage as token ids, without special tokens, padded behind their lengths."""
+
+    queries: Tensor  # [n, I] int64
+    query_lengths: Tensor  # [n] int64
+    passages: Tensor  # [n, J] int64
+    passage_lengths: Tensor  # [n] int64
+
+
+class Attention(NamedTuple):
+    """What a cross-encoder pays to the other text, as its softmax over the whole pair left it: rows sum to less than 1.
+
+    H is 1 where heads are averaged; what lies behind a text's length is 0.
+    """
+
+    to_passage: Tensor  # [n, H, I, J] float32, from each token of the query
+    to_query: Tensor  # [n, H, J, I] float32, from each token of the passage
+    read: Tensor  # [n] int64, how many tokens of the passage the teacher had room for
+
+
+class AttentionTeacher(Protocol):
+    """A white box: a cross-encoder of the student's own tokens that tells where it looks."""
+
+    def attention(self, pairs: WordPairs, averaged: bool) -> Attention:
+        """Of its last layer, without dropout and without a gradient; all heads, or their mean."""
+
+
 class PairTeacher(ScoreTeacher, Protocol):
     """What `teacher=pairwise` builds: a score teacher, and a judge of the pairs that are drawn by its scores."""
 
@@ -185,6 +212,9 @@ Representations = dict[str, "Tensor"]
 
 Where texts differ in size (active terms, token vectors) there are ``lengths`` [N], and the other tensors are padded
 along their second dimension; on disk they lie flat, one text behind the other, with ``offsets`` [N + 1].
+
+Where a term of the objective needs attention, students add in training ``words`` [N, L, D], the states of the tokens
+that texts are made of (special ones left out), their ``word_ids`` [N, L] and ``word_lengths`` [N].
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import ScoreKind, UserError
 from retrieval_kd.pipeline import conf_tree
 from retrieval_kd.pipeline.build import METADATA, RESERVED, resolve
 from retrieval_kd.pipeline.compatibility import check
@@ -121,12 +121,14 @@ def test_metadata_is_what_the_class_says(group, name):
         assert all("needs" in node for _, node in nodes)
     for path, node in nodes:
         target = resolve(node["_target_"])
-        for key in ("needs", "gives", "shared_space"):
+        for key in ("needs", "gives", "shared_space", "white_box"):
             declared = getattr(target, key, None)
             if isinstance(declared, frozenset):
                 assert {str(signal) for signal in declared} == set(node.get(key, [])), f"{name}: {path}.{key}"
             elif isinstance(declared, bool):
                 assert declared == node.get(key, False), f"{name}: {path}.{key}"
+        if group == "scorer" and isinstance(getattr(target, "kind", None), ScoreKind):
+            assert node["score_kind"] == target.kind, f"{name}: {path}.score_kind"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

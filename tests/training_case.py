@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from retrieval_kd.contracts import Passage, Role
+from retrieval_kd.contracts import Attention, Passage, Role
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
@@ -102,14 +102,24 @@ def make_student(checkpoint, dropout=True, **changes):
     return student
 
 
+class SineTeacher:
+    """A white box whose attention depends on the token ids alone."""
+
+    def attention(self, pairs, averaged):
+        across = torch.sin(1.0 + pairs.queries[:, None, :, None] * pairs.passages[:, None, None, :]).exp()
+        return Attention(across / 999, across.transpose(-1, -2) / 999, pairs.passage_lengths)
+
+
 def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr=1e-3, temperature=0.05, **parts):
     from retrieval_kd.filters.none import KeepAll
     from retrieval_kd.objectives.contrastive import Contrastive
     from retrieval_kd.objectives.listwise_kl import ListwiseKL
     from retrieval_kd.objectives.margin_mse import MarginMSE
     from retrieval_kd.objectives.pairwise import Pairwise
+    from retrieval_kd.objectives.passage_centric import FORMS, PassageCentric
     from retrieval_kd.objectives.ranknet import RankNet
     from retrieval_kd.objectives.weighted_sum import WeightedSum
+    from retrieval_kd.objectives.word_level import WordLevel
     from retrieval_kd.pacing.none import Constant
     from retrieval_kd.regularizers.none import NoPenalty
     from retrieval_kd.students.student import Training
@@ -122,6 +132,8 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
         "pairwise": Pairwise(temperature, 1.0, "pairs"),
         "pairwise_of_queries": Pairwise(temperature, 1.0, "queries"),
         "ranknet": RankNet(temperature, "pairs"),
+        "word_level": WordLevel(SineTeacher, 2, "averaged", True, "cosine", temperature),
+        **{f"passage_centric_{form}": PassageCentric(temperature, form, in_batch=True) for form in FORMS},
     }
     chosen = {name: terms[name] for name in names}
     given = {

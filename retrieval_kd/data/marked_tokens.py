@@ -49,6 +49,11 @@ class MarkedTokenizer(TextTokenizer):
         first = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
         self._behind = first.index(0) if 0 in first else 0
 
+    @property
+    def special_ids(self) -> list[int]:
+        """Markers and masks too."""
+        return [*super().special_ids, *(marker for marker in self._markers.values() if marker is not None)]
+
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, marker included, cut at the side's length; of queries filled up to it."""
         length, marker, at = self.sides[side].max_length, self._markers[side], self._behind

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GroupPlan = Callable[[np.ndarray], list[tuple[int, int]]]
+PROBE = "The Café's 3 re-opened doors, naïvely: 'x_y' == 0.5?"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ def spelled_specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     texts = [text for token in tokenizer.all_special_tokens for text in (token, f"a {token} b{token}c")]
     found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return frozenset(special.intersection(token for ids in found for token in ids))
+
+
+def same_tokens(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether ids of ``other`` mean the same to ``tokenizer``, which may know more, and both cut texts alike."""
+    known: dict[str, int] = tokenizer.get_vocab()
+    if any(known.get(token) != number for token, number in other.get_vocab().items()):
+        return False
+    cut = [one(PROBE, add_special_tokens=False)["input_ids"] for one in (tokenizer, other)]
+    return bool(cut[0] == cut[1])
 
 
 def ordinary(
@@ -58,6 +68,11 @@ class TextTokenizer:
         self.pad = int(pad)
         self._spelled = spelled_specials(tokenizer)
         self._masker = Masker(tokenizer)
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Tokens that no text is made of; unknown words are."""
+        return sorted(set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id})
 
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, specials included, cut at the side's length."""

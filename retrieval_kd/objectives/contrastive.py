@@ -41,15 +41,16 @@ class Contrastive(nn.Module):
             self.needs = frozenset({Signal.SCORE})
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
-        """Every query with a positive counts, whatever its pacing: that is about what a teacher says of it."""
+        """A query without a positive or a negative is not counted; every other one is, whatever its pacing."""
         listed = signals.role != Role.NONE
         if self.by_teacher:
             target = best_scored(signals.scores, listed & ~signals.dark)
         else:
             target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
+        negative = negative & ~target
         if not self.in_batch:
             negative = negative & listed
         if not self.own:
             negative = negative & ~listed
-        losses = contrastive(evidence.query_passage / self.temperature, target, negative & ~target)
-        return mean_over_queries(losses, target.any(-1), torch.ones_like(weight))
+        losses = contrastive(evidence.query_passage / self.temperature, target, negative)
+        return mean_over_queries(losses, target.any(-1) & negative.any(-1), torch.ones_like(weight))

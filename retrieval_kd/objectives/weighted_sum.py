@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import Evidence, Objective, Signals
+from retrieval_kd.contracts import Evidence, Objective, Signal, Signals
 
 TAKEN = ("loss", "penalty")  # the training step logs the whole and the regularizer under these names
 
@@ -26,6 +26,7 @@ class WeightedSum(nn.Module):
                 raise TypeError(f"objective.{name} is a {type(term).__name__}; a term is an nn.Module")
             self.terms[name] = term
         self.weights = {name: float(weights[name]) for name in terms}
+        self.needs = frozenset[Signal]().union(*(getattr(term, "needs", ()) for term in terms.values()))
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Each term with its weight on; the loss is their sum."""

@@ -31,6 +31,7 @@ from retrieval_kd.pipeline.estimates import (
 from retrieval_kd.pipeline.pairing import SCORES
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.recipes import stages
+from retrieval_kd.pipeline.white_box import check_tokens
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
@@ -168,7 +169,11 @@ def check_place(key: str, path: Path) -> None:
 def _check_training(plan: Plan) -> None:
     import torch
 
+    if plan.parts.needs_attention:
+        check_tokens(plan)
     try:
+        if plan.parts.labels_by_teacher:
+            _ = plan.parts.labels
         training = plan.parts.training()
     except (TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error

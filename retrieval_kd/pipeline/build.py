@@ -26,12 +26,15 @@ METADATA = frozenset(
         "reads",
         "reconstruction",
         "refit",
+        "score_kind",
         "searches",
         "shared_space",
         "suits",
         "tokenizer",
         "train",
         "weight",
+        "white_box",
+        "words",
         "writer",
     }
 )

@@ -1,7 +1,7 @@
 """The steps of a plan about candidates: the run they are taken from, the lists, and what the teacher says of them.
 
-A later step takes its place by what reads it: ``listed`` is what the teacher is asked about and what trainings read,
-``mined`` what was found before anything was made or labelled.
+A later step takes its place by what reads it: ``listed`` is what the teacher is asked about, ``learned`` what trainings
+read, ``mined`` what was found before anything was made or labelled.
 """
 
 from __future__ import annotations
@@ -138,6 +138,27 @@ class CandidateSteps:
             write,
             entry.label,
         )
+
+    def labelled(self, entry: Entry) -> Step:
+        """Candidates with labels by the teacher's scores, and the scores of those that were kept."""
+        from retrieval_kd.pipeline.steps.labelling import label
+
+        plan, listed, scored = self.plan, self.listed(entry), self.scored(entry)
+        return plan._step(
+            "label",
+            plan._declared("labels"),
+            [listed, scored],
+            lambda folder: label(folder, entry.label, listed.make(), scored.make(), plan.parts.labels),
+            entry.label,
+        )
+
+    def learned(self, entry: Entry) -> Step:
+        """Candidates as a training reads them."""
+        return self.labelled(entry) if self.plan.parts.labels_by_teacher else self.listed(entry)
+
+    def told(self, entry: Entry) -> Step:
+        """The members' scores of these."""
+        return self.labelled(entry) if self.plan.parts.labels_by_teacher else self.scored(entry)
 
     # ---- the teacher
 

@@ -20,7 +20,7 @@ from retrieval_kd.pipeline.list_rules import (
     made_without_positives,
     pacing_has_something_to_weigh,
 )
-from retrieval_kd.pipeline.needs import TEACHER_TOP, needs_of, takes_teachers_top
+from retrieval_kd.pipeline.needs import TEACHER_TOP, asking, needs_of, takes_teachers_top
 
 Config = Mapping[str, Any]
 
@@ -105,15 +105,16 @@ def objective_is_not_empty(config: Config) -> str | None:
 
 def teacher_gives_what_is_needed(config: Config) -> str | None:
     """Scores, preferences and attention come from the teacher, or from a term's own."""
-    for path, node in _parts(config):
+    for path, node in asking(config):
         own = node.get("teacher")
         teacher = own if isinstance(own, Mapping) else config["teacher"]
-        missing = sorted(needs_of(node) - {Signal.JUDGEMENTS.value} - set(teacher.get("gives", [])))
+        gives = _gives(teacher)
+        missing = sorted(needs_of(node) - {Signal.JUDGEMENTS.value} - set(gives))
         if missing:
-            gives = ", ".join(teacher.get("gives", [])) or "nothing"
+            told = ", ".join(gives) or "nothing"
             return (
-                f"{path} needs {missing[0]}, and teacher={_option(config, 'teacher')} gives {gives};"
-                f" {_fitting('teacher', 'gives', missing[0])}"
+                f"{path} needs {missing[0]}, and teacher={_option(config, 'teacher')} gives {told};"
+                f" {_fitting(missing[0])}"
             )
     return None
 
@@ -128,7 +129,7 @@ def a_judge_stands_on_scores(config: Config) -> str | None:
 def a_judge_learns_from_what_there_is(config: Config) -> str | None:
     """A judge that is trained here needs to be told which of two passages is the better one."""
     train = config["teacher"].get("judge", {}).get("train") or {}
-    asked = any(Signal.PREFERENCE in node.get("needs", []) for _, node in _parts(config))
+    asked = any(Signal.PREFERENCE in node.get("needs", []) for _, node in asking(config))
     if not asked or train.get("labels") != "judgements" or _judged(config):
         return None
     return (
@@ -139,9 +140,10 @@ def a_judge_learns_from_what_there_is(config: Config) -> str | None:
 
 def hard_labels_have_judgements(config: Config) -> str | None:
     """A term with hard labels learns nothing without them."""
-    if _judged(config) or takes_teachers_top(config["negatives"]):
+    labelled = Signal.JUDGEMENTS in config["labels"].get("gives", ())
+    if _judged(config) or labelled or takes_teachers_top(config["negatives"]):
         return None
-    for path, node in _parts(config):
+    for path, node in asking(config):
         if Signal.JUDGEMENTS in needs_of(node):
             own = f"{path}.positive={TEACHER_TOP} or " if "positive" in node else ""
             return (
@@ -149,6 +151,17 @@ def hard_labels_have_judgements(config: Config) -> str | None:
                 f" {own}an objective of soft labels alone would fit, such as objective=[listwise_kl]"
             )
     return None
+
+
+def labels_are_of_whole_lists(config: Config) -> str | None:
+    """Pairs are drawn of lists as the teacher scored them; of some, labels leave a passage out."""
+    preferred = next((path for path, node in asking(config) if Signal.PREFERENCE in node.get("needs", ())), None)
+    if preferred is None or not config["labels"].get("gives"):
+        return None
+    return (
+        f"labels={_option(config, 'labels')} drops passages from lists, and {preferred} needs pairs of all of them;"
+        " labels=none, or a stage of its own for either, would fit"
+    )
 
 
 def filter_has_a_hard_label_term(config: Config) -> str | None:
@@ -232,9 +245,20 @@ def engine_is_installed(config: Config) -> str | None:
     return f"engine={_option(config, 'engine')} needs a package: pip install 'retrieval-kd[{extra}]'"
 
 
+def words_are_there(config: Config) -> str | None:
+    """Attention is compared with what the student makes of single tokens, of both texts."""
+    student = config["student"]
+    if student.get("words") or not any(Signal.ATTENTION in node.get("needs", []) for _, node in asking(config)):
+        return None
+    return (
+        f"objective needs attention, which is compared with token states of queries and passages, and"
+        f" student={_option(config, 'student')} has none of queries; student=dense or late_interaction would fit"
+    )
+
+
 def attention_is_of_the_same_tokens(config: Config) -> str | None:
     """Attention maps are compared token by token."""
-    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in _parts(config)):
+    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in asking(config)):
         return None
     student = _tokenizer(config["student"]) or _tokenizer(config.get("encoder"))
     teacher = _tokenizer(config["teacher"])
@@ -282,24 +306,17 @@ TRAINING_RULES: tuple[Rule, ...] = (
     teacher_gives_what_is_needed,
     a_judge_learns_from_what_there_is,
     hard_labels_have_judgements,
+    labels_are_of_whole_lists,
     filter_has_a_hard_label_term,
     shared_space_is_there,
     penalties_are_of_terms,
     idf_counts_once,
+    words_are_there,
     attention_is_of_the_same_tokens,
     pacing_has_something_to_weigh,
     confidence_knows_a_positive,
     batches_divide_over_processes,
 )
-
-
-def _parts(config: Config) -> Iterator[tuple[str, Config]]:
-    """What may need a signal, under its key."""
-    for name, term in config["objective"].items():
-        yield f"objective.{name}", term
-    for group in ("filter", "pacing", "regularizer"):
-        if isinstance(config.get(group), Mapping):
-            yield f"{group}={_option(config, group)}", config[group]
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, Config]]:
@@ -315,11 +332,20 @@ def _option(config: Config, group: str) -> str:
     return str(config.get("options", {}).get(group, "(own)"))
 
 
-def _fitting(group: str, key: str, value: str) -> str:
-    names = [
-        name for name in conf_tree.options().get(group, []) if value in conf_tree.load(f"{group}/{name}").get(key, [])
-    ]
-    return f"{' or '.join(f'{group}={name}' for name in names)} would fit" if names else f"no {group} here gives it"
+def _gives(teacher: Config) -> list[str]:
+    """A teacher's signals; attention is that of a single scorer, for there is nothing that could combine it."""
+    scorer = teacher.get("base", teacher).get("scorer", {})
+    return [*teacher.get("gives", ()), *([Signal.ATTENTION.value] if scorer.get("white_box") else [])]
+
+
+def _fitting(signal: str) -> str:
+    """What gives a signal."""
+    options, load = conf_tree.options(), conf_tree.load
+    names = [f"teacher={name}" for name in options["teacher"] if signal in load(f"teacher/{name}").get("gives", ())]
+    if signal == Signal.ATTENTION:
+        white = [name for name in options["scorer"] if load(f"scorer/{name}").get("white_box")]
+        names += [f"teacher=pointwise scorer@teacher.scorer={name}" for name in white]
+    return f"{' or '.join(names)} would fit" if names else "no teacher here gives it"
 
 
 def _judged(config: Config) -> bool:

@@ -164,6 +164,9 @@ def _add_negatives(page: Page, plan: Plan, origins: Origins) -> None:
     told = [form.format(_span(settings.pop(key))) for key, form in flow if key in settings]
     more = f" ({_listed(settings)})" if settings else ""
     page.row("negatives", f"{option}: {' → '.join(told)}{more}", origins.summary(keys))
+    if plan.parts.labels_by_teacher:
+        settings, keys = _settings(plan.values["labels"], "labels")
+        page.row("labels", _call(plan.values["options"]["labels"], settings), origins.summary(keys))
 
 
 def _add_trainer(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:

@@ -16,16 +16,17 @@ NO_RESULT = {
     "evaluation": ("latency",),
 }
 SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a time, wherever it stands
+NOTES = frozenset({"provenance", "score_kind", "white_box", "words"})  # what an option says of itself
 # Raised when a step would write something else for the same config and inputs.
-STEPS = ("index", "search", "encode", "weigh", "mine", "darken", "teach", "score", "pair", "train", "time", "evaluate")
-VERSIONS = dict.fromkeys(STEPS, 1) | {"pair": 2}  # 2: what its report counts
+STEPS = ("index", "search", "encode", "weigh", "mine", "darken", "teach", "score", "label", "pair", "train", "time")
+VERSIONS = dict.fromkeys((*STEPS, "evaluate"), 1) | {"pair": 2}  # 2: what its report counts
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model", ".metadata"})  # of a folder, what a model is read from
 
 
 def deciding(group: str, value: Any) -> Any:
     """The values of a group that decide what a step writes."""
-    return _without_speed(_without(value, NO_RESULT.get(group, ())))
+    return _without_everywhere(_without(value, NO_RESULT.get(group, ())), SPEED | NOTES)
 
 
 def named_files(value: Any, key: str = "") -> list[Path]:
@@ -58,7 +59,7 @@ def _without(value: Any, names: tuple[str, ...]) -> Any:
     return {key: inner for key, inner in value.items() if key not in names} if isinstance(value, dict) else value
 
 
-def _without_speed(value: Any) -> Any:
+def _without_everywhere(value: Any, names: frozenset[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _without_speed(inner) for key, inner in value.items() if key not in SPEED}
+        return {key: _without_everywhere(inner, names) for key, inner in value.items() if key not in names}
     return value

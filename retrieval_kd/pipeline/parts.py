@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
-from retrieval_kd.pipeline.needs import needs_of
+from retrieval_kd.pipeline.needs import asking, needs_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.contracts import AttentionTeacher, Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.data.labels import Thresholds
     from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
@@ -38,8 +39,13 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether an objective term, the filter or the pacing asks the teacher for scores; pairs are drawn by them."""
-        return self._needs("score") or self.needs_preferences
+        """Whether any part of the training asks the teacher for scores; pairs are drawn by them."""
+        return self._needs("score") or self.needs_preferences or self.needs_attention
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether any term asks a white-box teacher where it looks; it scores too, so that what it is worth is told."""
+        return self._needs("attention")
 
     @property
     def needs_preferences(self) -> bool:
@@ -47,8 +53,7 @@ class Parts:
         return self._needs("preference")
 
     def _needs(self, signal: str) -> bool:
-        nodes = [*self.values["objective"].values(), self.values["filter"], self.values["pacing"]]
-        return any(signal in needs_of(node) for node in nodes)
+        return any(signal in needs_of(part) for _, part in asking(self.values))
 
     @property
     def negatives(self) -> Any:
@@ -65,6 +70,22 @@ class Parts:
             loaded = load_tokenizer(resolve_encoder(tokenizer["name"], tokenizer["path"]))
         dark: DarkPassages = build(self.cfg.negatives.made, tokenizer=loaded)
         return dark
+
+    @property
+    def labels_by_teacher(self) -> bool:
+        """Whether labels are made of the teacher's scores."""
+        return "_target_" in self.values["labels"]
+
+    @property
+    def labels(self) -> Thresholds:
+        """What makes them."""
+        labels: Thresholds = build(self.cfg.labels, members=self._score_kinds)
+        return labels
+
+    @property
+    def _score_kinds(self) -> dict[str, str | None]:
+        """What the raw scores of the teacher's members mean."""
+        return {name: node.get("score_kind") for name, node in self.scorers.items()}
 
     @property
     def pairs(self) -> PairSampler:
@@ -131,18 +152,18 @@ class Parts:
             if settled:
                 log.warning("model=%s keeps its own %s, whatever is said here", name, ", ".join(settled))
 
-    def training(self) -> Training:
-        """Objective, filter, pacing, regularizer and optimizer."""
+    def training(self, white_box: Callable[[], AttentionTeacher] | None = None) -> Training:
+        """Objective, filter, pacing, regularizer and optimizer; ``white_box`` is asked when its attention is needed."""
         from retrieval_kd.objectives.weighted_sum import WeightedSum
         from retrieval_kd.students.student import Training
 
         terms = self.cfg.objective
         return Training(
             objective=WeightedSum(
-                {str(name): build(node) for name, node in terms.items()},
+                {str(name): self._term(node, white_box) for name, node in terms.items()},
                 {str(name): float(node.weight) for name, node in terms.items()},
             ),
-            filter=build(self.cfg.filter),
+            filter=self._filter(),
             pacing=self._pacing(),
             regularizer=self._regularizer(),
             optimizer=build(self.cfg.optimizer),
@@ -153,6 +174,15 @@ class Parts:
     def _pacing(self) -> Any:
         given = {"members": list(self.scorers)} if "members" in self.values["pacing"].get("reads", ()) else {}
         return build(self.cfg.pacing, **given)
+
+    def _term(self, node: DictConfig, white_box: Callable[[], AttentionTeacher] | None) -> Any:
+        """A term of the objective, with who tells its attention if it needs that."""
+        return build(node, teacher=white_box) if Signal.ATTENTION in node.get("needs", ()) else build(node)
+
+    def _filter(self) -> Any:
+        """The filter, told what the members' raw scores mean if it reads them."""
+        reads = {"members": self._score_kinds} if "members" in self.values["filter"].get("reads", ()) else {}
+        return build(self.cfg.filter, **reads)
 
     @property
     def regularizer_reads_idf(self) -> bool:

@@ -227,12 +227,14 @@ class Plan:
         if settings.validate_every is not None and (validation is None or not validation.judged):
             which = "data.validation names none" if validation is None else f"{validation.label} has no judgements"
             raise UserError(f"trainer.validate_every needs a judged validation split; {which}")
-        refuse_unjudged(entries, self.values["objective"], self.values["negatives"])
+        if not self.parts.labels_by_teacher:
+            refuse_unjudged(entries, self.values["objective"], self.values["negatives"])
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
-        asked = [*entries, *([] if self.reported_entry in entries else [self.reported_entry])]
         lists = self.candidates
-        steps = [*map(lists.listed, entries), *([lists.mined(validation)] if validation else [])]
-        steps += map(lists.scored, asked) if self.parts.needs_scores else ()
+        steps = [*map(lists.learned, entries), *([lists.mined(validation)] if validation else [])]
+        if self.parts.needs_scores:
+            told, reported = [*map(lists.told, entries)], lists.scored(self.reported_entry)
+            steps += told if reported.key in {one.key for one in told} else [*told, reported]
         steps += self.pairing.of_training(entries, self.reported_entry)
 
         def write(folder: Path) -> Mapping[str, Any]:

@@ -64,7 +64,13 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
     lists = plan.candidates
-    of_lists = {"mine": lists.mined, "darken": lists.darkened, "score": lists.scored, "pair": plan.pairing.paired}
+    of_lists = {
+        "mine": lists.mined,
+        "darken": lists.darkened,
+        "score": lists.scored,
+        "label": lists.labelled,
+        "pair": plan.pairing.paired,
+    }
     if name in of_lists:
         check_lists(plan)
         made = of_lists[name]

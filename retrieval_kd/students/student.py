@@ -20,6 +20,7 @@ from retrieval_kd.contracts import (
     Regularizer,
     Representations,
     Side,
+    Signal,
     Signals,
     TokenGroup,
     Tokens,
@@ -67,6 +68,7 @@ class Student(pl.LightningModule):
         self.training_parts: Training | None = None
         self._last: tuple[Evidence, Signals] | None = None
         self._seed = 0
+        self._gives_words = False
 
     @abstractmethod
     def encode_group(self, group: TokenGroup, side: Side) -> Representations:
@@ -88,10 +90,24 @@ class Student(pl.LightningModule):
     def prepare(self, training: Training) -> None:
         """Receive what to train with; modules with state become part of the checkpoint."""
         self.training_parts = training
+        self._gives_words = Signal.ATTENTION in getattr(training.objective, "needs", ())
         for name in ("objective", "filter", "pacing", "regularizer"):
             part = getattr(training, name)
             if isinstance(part, nn.Module):
                 self.add_module(f"training_{name}", part)
+
+    def words(self, group: TokenGroup, states: Tensor) -> Representations:
+        """States [n, L, D] of the tokens that texts are made of, packed to the front; in training, if a term asks."""
+        if not (self._gives_words and torch.is_grad_enabled()):
+            return {}
+        special = torch.tensor(self.tokenizer.special_ids, device=states.device)
+        kept = group.attention_mask.bool() & ~torch.isin(group.input_ids, special)
+        order = (~kept).to(torch.int8).argsort(dim=1, stable=True)
+        return {
+            "words": states.float().gather(1, order.unsqueeze(-1).expand_as(states)),
+            "word_ids": group.input_ids.gather(1, order),
+            "word_lengths": kept.sum(1),
+        }
 
     def encode(self, tokens: Tokens, side: Side) -> Representations:
         """Representations of all texts of ``tokens``, in the order in which they were given."""

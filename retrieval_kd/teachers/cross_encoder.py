@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import Attention, UserError, WordPairs
+from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.classifier import check_length
 from retrieval_kd.teachers.cross_encoder_data import ListBatch
+from retrieval_kd.teachers.pair_attention import PairFrame, between_texts
 from retrieval_kd.teachers.pair_tokens import PairTokenizer
 from retrieval_kd.teachers.reranker import Reranker
 from retrieval_kd.teachers.token_rows import score_by_length
 
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+PLAIN = ("{query}", "{passage}")
 
 
 class CrossEncoder(Reranker):
@@ -31,11 +36,13 @@ class CrossEncoder(Reranker):
         optimizer: To train only.
     """
 
+    white_box: ClassVar[bool] = True  # tells its attention
+
     def __init__(
         self,
         name: str,
         max_length: int = 256,
-        templates: Sequence[str] = ("{query}", "{passage}"),
+        templates: Sequence[str] = PLAIN,
         precision: str = "fp32",
         tokens_per_batch: int = 8192,
         loss: ListLoss | None = None,
@@ -67,6 +74,26 @@ class CrossEncoder(Reranker):
         """float32 [N] on the module's own device; the mode (train or eval) is left as it was found."""
         who = f"cross-encoder {self.name}"
         return score_by_length(self.pairs, (queries, passages), self.infer, self.tokens_per_batch, who)
+
+    @torch.no_grad()
+    def attention(self, pairs: WordPairs, averaged: bool) -> Attention:
+        """The last layer's attention between both texts; mode and implementation are left as they were found."""
+        if self.pairs.templates != PLAIN:
+            raise UserError(
+                f"teacher.templates: {list(self.pairs.templates)} add words to texts; {list(PLAIN)} would fit"
+            )
+        training, implementation = self.encoder.training, self.encoder.config._attn_implementation
+        self.encoder.eval()  # attention itself is subject to dropout
+        self.encoder.set_attn_implementation("eager")  # others do not give their weights
+        half, pad = autocasts(self.precision, self.device.type), int(self.tokenizer.pad_token_id)
+        try:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+                return between_texts(
+                    self.encoder, PairFrame.of(self.tokenizer), pad, pairs, self.pairs.max_length, averaged
+                )
+        finally:
+            self.encoder.set_attn_implementation(implementation)
+            self.encoder.train(training)
 
 
 def _checked_templates(templates: Sequence[str]) -> tuple[str, str]:

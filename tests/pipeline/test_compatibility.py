@@ -41,6 +41,10 @@ PACED = {
     "pacing/needs": ["score"],
     "options/pacing": "self_paced",
 }
+PREFERENCES = {
+    "objective": {"pairwise": {"needs": ["preference"], "weight": 1.0}},
+    "teacher/gives": ["score", "preference"],
+}
 UNJUDGED_PAIRS = {
     "objective": {"pairwise": {"needs": ["preference"], "weight": 1.0}},
     "teacher/gives": ["score", "preference"],
@@ -172,6 +176,18 @@ CASES = [
         {"data/gives": [], f"{TERM}/positive": "teacher_top"},
     ),
     (
+        "hard_labels_have_judgements",
+        {"data/judgements": "none"},
+        ["objective.contrastive needs judgements"],
+        {"data/judgements": "none", "labels/gives": ["judgements"]},
+    ),
+    (
+        "labels_are_of_whole_lists",
+        PREFERENCES | {"labels/gives": ["judgements"], "options/labels": "thresholds"},
+        ["labels=thresholds drops passages", "objective.pairwise needs pairs"],
+        PREFERENCES,
+    ),
+    (
         "filter_has_a_hard_label_term",
         {**DYNAMIC, "objective": {**SOFT, "margin_mse": {"needs": ["score", "judgements"]}}},
         ["filter=dynamic", "objective=[listwise_kl,margin_mse]", "contrastive"],
@@ -188,6 +204,22 @@ CASES = [
         {f"{TERM}/shared_space": True, "student/shared_space": False, "options/student": "sparse"},
         ["student=sparse", "student=dense would fit"],
         {"student/shared_space": False},
+    ),
+    (
+        "words_are_there",
+        {**ATTENTION, "student/words": False, "options/student": "sparse"},
+        ["needs attention", "student=sparse has none of queries", "late_interaction would fit"],
+        ATTENTION,
+    ),
+    (
+        "teacher_gives_what_is_needed",
+        {"objective": ATTENTION["objective"]},
+        [
+            "objective.word needs attention",
+            "teacher=ensemble gives score",
+            "scorer@teacher.scorer=cross_encoder would fit",
+        ],
+        {"objective": ATTENTION["objective"], "teacher": {"gives": ["score"], "scorer": {"white_box": True}}},
     ),
     (
         "attention_is_of_the_same_tokens",

@@ -30,6 +30,13 @@ CASES = {
     },
     "late interaction, cached": {"names": ["contrastive", "listwise_kl"], "gradient_cache": True, "late": True},
     "self-paced": {"names": ["listwise_kl", "contrastive"], "paced": True},
+    "passage_centric_paper": {"names": ["passage_centric_paper"]},
+    "passage_centric, cached": {
+        "names": ["contrastive", "passage_centric_released", "passage_centric_joint"],
+        "gradient_cache": True,
+    },
+    "word_level, cached": {"names": ["contrastive", "word_level"], "gradient_cache": True},
+    "word_level, late interaction": {"names": ["contrastive", "word_level"], "late": True},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import PassageTexts, Side, Signal
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
+from retrieval_kd.data.made_passages import texts_beside
 from retrieval_kd.data.pairs import Pairs, PlacedPairs, place
 from retrieval_kd.data.tokenize import SideSettings
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
@@ -30,11 +31,13 @@ from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report,
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
+from retrieval_kd.pipeline.white_box import white_box
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
     from retrieval_kd.students.student import Student
@@ -57,7 +60,8 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     settings = TrainerSettings(**plan.values["trainer"])
     task = _task(plan, validation, settings.validation_queries) if validation else None
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
-        found |= fit(student, plan.parts.training(), data, task, settings, work, partial(_logger, plan))
+        training = plan.parts.training(cache(partial(white_box, plan, student)))
+        found |= fit(student, training, data, task, settings, work, partial(_logger, plan))
         get_method(plan.values["student"]["writer"])(student, folder / "model")
         join_logs(sorted(work.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime), folder / "log.csv")
         clear(work)
@@ -66,14 +70,15 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 
 
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
-    collection, negatives = entry.collection, plan.values["negatives"]
-    candidates, passages = read_lists(plan.candidates.listed(entry).make(), collection)
+    collection, lists, negatives = entry.collection, plan.candidates, plan.values["negatives"]
+    candidates = Candidates.read(lists.learned(entry).make() / CANDIDATES)
+    passages = texts_beside(collection.passages, lists.listed(entry).make())
     return TrainingSet(
         collection.queries,
-        collection.judgements,
+        None if plan.parts.labels_by_teacher and plan.parts.labels.ignores_judgements else collection.judgements,
         candidates,
         passages,
-        replace(_signals(plan, entry, candidates), pairs=_paired(plan, entry, candidates)),
+        replace(_signals(plan, entry, lists.told(entry), candidates), pairs=_paired(plan, entry, candidates)),
         Draw(negatives["per_query"], plan.values["seed"], negatives.get("made", {}).get("per_query", 0)),
         _in_batch(plan, entry, candidates, passages),
     )
@@ -85,7 +90,7 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates, passages: Passag
         return None
     collection = entry.collection
     return in_batch_scores(
-        plan.store / "in_batch" / plan.candidates.scored(entry).key,
+        plan.store / "in_batch" / plan.candidates.told(entry).key,
         plan.candidates.teacher(entry),
         VectorStore(plan.store / "vectors"),
         [collection.queries[query_id] for query_id in candidates.query_ids],
@@ -94,11 +99,11 @@ def _in_batch(plan: Plan, entry: Entry, candidates: Candidates, passages: Passag
     )
 
 
-def _signals(plan: Plan, entry: Entry, candidates: Candidates) -> Signalled:
+def _signals(plan: Plan, entry: Entry, scored: Step, candidates: Candidates) -> Signalled:
     if not plan.parts.needs_scores:
         count = len(candidates)
         return Signalled(np.full(count, np.nan, dtype=np.float32), np.empty((0, count), dtype=np.float32))
-    return signalled(plan.candidates.scored(entry).make(), candidates, plan.candidates.teacher(entry))
+    return signalled(scored.make(), candidates, plan.candidates.teacher(entry))
 
 
 def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | None:
@@ -113,7 +118,7 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     """Tell what the teacher is worth before anything is learned from it."""
     entry = plan.reported_entry
     candidates, passages = read_lists(plan.candidates.listed(entry).make(), entry.collection)
-    signals = _signals(plan, entry, candidates)
+    signals = _signals(plan, entry, plan.candidates.scored(entry), candidates)
     terms = plan.values["objective"].values()
     of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
     temperatures = [float(term["teacher_temperature"]) for term in of_scores if "teacher_temperature" in term]
