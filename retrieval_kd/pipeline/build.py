@@ -24,7 +24,6 @@ METADATA = frozenset(
         "penalises",
         "provenance",
         "reads",
-        "reconstruction",
         "refit",
         "score_kind",
         "searches",

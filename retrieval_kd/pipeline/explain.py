@@ -22,9 +22,9 @@ from retrieval_kd.pipeline.recipes import named_overrides, stages
 from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.unread import is_read, without_reading
 
-NOTES = ("provenance", "reconstruction")  # what an option's file says of itself
+NOTE = "provenance"  # where an option's file says what it is after
 OF_VALIDATION = ("validation_queries", "patience", "select")
-HIDDEN = (METADATA - {"made", "train", "refit"}) | {*NOTES}
+HIDDEN = METADATA - {"made", "train", "refit"}
 SPEED_ONLY = ("tokens_per_batch", "fused")
 
 
@@ -216,10 +216,10 @@ def _add_steps(page: Page, plan: Plan, steps: list[Step], read: bool) -> None:
 
 
 def _add_notes(page: Page, path: str, node: Any) -> None:
-    """What options say of themselves, nested ones too."""
+    """What options say they are after, nested ones too."""
     for key, value in node.items() if isinstance(node, Mapping) else ():
-        if key in NOTES:
-            page.row("note", f"{path}: {key}: {value}")
+        if key == NOTE:
+            page.row("note", f"{path}: {value}")
         else:
             _add_notes(page, f"{path}.{key}", value)
 

@@ -200,9 +200,9 @@ def test_scorers_are_known_by_their_classes():
 
 
 def test_what_options_say_of_themselves_is_told(data):
-    note = "+objective.contrastive.reconstruction='no formula could be read'"
+    note = "+objective.contrastive.provenance='no formula could be read'"
     text = explain(compose([*data, note]))
-    assert rows(text, "note", "objective.contrastive: reconstruction: no formula could be read")
+    assert rows(text, "note", "objective.contrastive: no formula could be read")
     assert not rows(text, "contrastive(", "no formula")
 
 

@@ -99,7 +99,7 @@ def test_thresholds_are_told_before_the_first_step(small, tmp_path, written, ove
 
 def test_explain_says_what_is_a_reconstruction():
     text = explain(compose(["filter=dynamic"]))
-    assert "filter: provenance: reconstruction" in text
+    assert "filter: reconstruction" in text
     assert "reconstruction" not in explain(compose(["filter=none"]))
 
 
