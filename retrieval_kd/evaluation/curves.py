@@ -85,7 +85,9 @@ def _draw(panel: Any, title: str, label: str, curves: Mapping[str, Sequence[tupl
     for number, (name, curve) in enumerate(curves.items()):
         steps, values = zip(*curve, strict=True)
         looks = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}
-        panel.plot(steps, values, label=name.strip("_").replace("_", " "), linewidth=1.4, **looks)
+        panel.plot(
+            steps, values, label=name.strip("_").replace("_", " ") or "found passages alone", linewidth=1.4, **looks
+        )
     panel.set_title(title, fontsize=10)
     panel.set_xlabel("step")
     panel.set_ylabel(label)

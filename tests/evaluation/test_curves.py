@@ -41,6 +41,7 @@ def test_the_page_is_drawn_and_equal_logs_give_equal_files(log, tmp_path):
     assert png.read_bytes().startswith(b"\x89PNG")
     text = svg.read_text()
     assert "Kendall" in text
+    assert "found passages alone" not in text  # a legend is of two curves or more
     assert "Validation" not in text
     draw_training(log, tmp_path)
     assert svg.read_text() == text
