@@ -27,6 +27,7 @@ class RowSpec:
     control: str | None = None
     expected: Mapping[str, Mapping[str, Expected]] = field(default_factory=dict)  # by scale, by cell
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by cell: value and source
+    scales: tuple[str, ...] = ()  # where the row is run; empty: at all of them
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ def read_spec(content: Any, where: str) -> TableSpec:
     return replace(spec, rows=rows)
 
 
+def at_scale(spec: TableSpec, scale: str) -> TableSpec:
+    """The table without the rows of other scales."""
+    return replace(spec, rows=tuple(row for row in spec.rows if not row.scales or scale in row.scales))
+
+
 def _items(content: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
     found = content.get(key) or {}
     if not isinstance(found, dict):
@@ -105,11 +111,12 @@ def _number(found: Any, where: str) -> float:
 def _row(name: str, row: Any, spec: TableSpec, where: str) -> RowSpec:
     if not isinstance(row, dict):
         raise UserError(f"{where}: rows.{name}: a mapping with the key experiment expected, found {row!r}")
-    unknown = set(row) - {"experiment", "overrides", "control", "expected", "published"}
+    unknown = set(row) - {"experiment", "overrides", "control", "expected", "published", "scales"}
     if unknown or "experiment" not in row:
         wrong = f"unknown key {sorted(unknown)[0]!r}" if unknown else "it names no experiment"
         raise UserError(f"{where}: rows.{name}: {wrong}")
     place = f"{where}: rows.{name}"
+    scales = _scales(row, spec, f"{place}.scales")
     expected = {}
     for scale, _ in _items(row, "expected", place):
         if scale not in spec.seeds:
@@ -129,7 +136,16 @@ def _row(name: str, row: Any, spec: TableSpec, where: str) -> RowSpec:
         control=row.get("control"),
         expected=expected,
         published=published,
+        scales=scales,
     )
+
+
+def _scales(row: Mapping[str, Any], spec: TableSpec, where: str) -> tuple[str, ...]:
+    scales = tuple(_texts_of(row.get("scales") or [], where))
+    for scale in scales:
+        if scale not in spec.seeds:
+            raise UserError(f"{where}: no scale {scale!r}; this table has {', '.join(spec.seeds)}")
+    return scales
 
 
 def _expected(entry: Any, cell: str, spec: TableSpec, where: str) -> Expected:

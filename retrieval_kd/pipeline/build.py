@@ -25,6 +25,7 @@ METADATA = frozenset(
         "refit",
         "searches",
         "shared_space",
+        "suits",
         "tokenizer",
         "train",
         "weight",

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from retrieval_kd.data.files import atomic_file
 from retrieval_kd.evaluation import tables
 from retrieval_kd.evaluation.per_query import read_per_query
 from retrieval_kd.evaluation.significance import PerQuery, corrected, paired
-from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, read_spec
+from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, at_scale, read_spec
 from retrieval_kd.pipeline.beforehand import Work, planned
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
 from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.run import MANIFEST, METRICS, holds, lay_out
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     With ``only``, the other rows stay in the table as far as they are done already.
     """
     path = find(request.name)
-    spec = read_table(path)
+    spec = at_scale(read_table(path), request.scale)
     wanted = _wanted(spec, request)
     folder = OUTPUTS / (path.resolve().parent.name)
     # All of them before the first one runs: a mistake in the last row must not wait for hours.
@@ -84,8 +85,9 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
             say(_dry(row, configs[row.name]))
             continue
         rows.append(_measured(spec, request, row, configs[row.name], folder))
-        say(_line(spec, request.scale, rows[-1]))
+        say(_line(_of_what_was_measured(spec, rows), request.scale, rows[-1]))
     if not request.dry_run:
+        spec = _of_what_was_measured(spec, rows)
         _compare(spec, request.scale, rows, folder)
         _write(spec, request, rows, folder)
     return folder
@@ -112,6 +114,12 @@ class _NoRepetition(yaml.SafeLoader):  # type: ignore[misc]
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+def _of_what_was_measured(spec: TableSpec, rows: Sequence[tables.Row]) -> TableSpec:
+    """Without the columns of collections that the command chose others for."""
+    columns = tuple(cell for cell in spec.columns if any(cell in row.values for row in rows))
+    return replace(spec, columns=columns or spec.columns)
 
 
 def _wanted(spec: TableSpec, request: Request) -> list[RowSpec]:
@@ -152,7 +160,8 @@ def _check_parts(where: str, configs: Sequence[DictConfig], places: Sequence[Pat
 
 
 def _dry(row: RowSpec, configs: Sequence[DictConfig]) -> str:
-    results = [result for cfg in configs for result in planned(Plan(cfg))]
+    plans = map(Plan, configs)
+    results = [result for plan in plans for result in with_rounds(plan, planned(plan))]
     steps = {step.key: step for result in results for step in result.walk()}
     missing = [step.name for step in steps.values() if not step.done]
     return f"{row.name}: " + (f"to do: {', '.join(missing)}" if missing else "done")

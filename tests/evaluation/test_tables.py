@@ -6,7 +6,7 @@ import pytest
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.evaluation.significance import corrected, paired
-from retrieval_kd.evaluation.table_spec import read_spec
+from retrieval_kd.evaluation.table_spec import at_scale, read_spec
 from retrieval_kd.evaluation.tables import Row, Status, as_html, as_json, as_markdown, status
 
 CELL, OTHER = "docs/test ndcg@10", "docs/test mrr@10"
@@ -120,6 +120,7 @@ def test_markdown_and_html_show_the_same_cells():
         (["rows", "ours", "expected", "quick", CELL, "value"], "high", f"{CELL}.value: a number expected"),
         (["rows", "ours", "expected", "quick", "docs/dev ndcg@10"], {}, "docs/dev ndcg@10: there is no such column"),
         (["rows", "ours", "expected", "huge"], {}, "expected: no scale 'huge'; this table has quick, small"),
+        (["rows", "ours", "scales"], ["huge"], "rows.ours.scales: no scale 'huge'; this table has quick, small"),
         (["rows", "ours", "published", CELL], {"value": 1}, f"published.{CELL}: a published number needs its source"),
         (["tolerances", "near"], "close", "tolerances.near: a number expected, found 'close'"),
         (["seeds", "quick"], 1, "seeds.quick: a list of integers expected, found 1"),
@@ -148,3 +149,11 @@ def test_mistakes_name_file_and_key(keys, value, message):
 def test_no_table_at_all(content):
     with pytest.raises(UserError, match=r"table\.yaml: a table has the keys"):
         read_spec(content, "table.yaml")
+
+
+def test_rows_of_other_scales_are_left_out():
+    content = copy.deepcopy(CONTENT)
+    content["rows"]["ours"]["scales"] = ["small"]
+    spec = read_spec(content, "table.yaml")
+    assert [one.name for one in at_scale(spec, "quick").rows] == ["base"]
+    assert [one.name for one in at_scale(spec, "small").rows] == ["base", "ours"]

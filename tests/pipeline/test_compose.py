@@ -171,3 +171,18 @@ def test_what_only_a_scale_sets_can_be_unset():
     assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
     with pytest.raises(UserError, match=r"trainer\.epochs=null"):
         compose(["trainer.epochs=null"])
+
+
+def test_what_an_experiment_sets_of_objectives_that_are_not_selected_is_left_out():
+    cfg = compose(["experiment=pairdistill", "objective=[pairwise]"])
+    assert list(cfg.objective) == ["pairwise"]
+    assert cfg.options.objective == ["pairwise"]
+    assert cfg.objective.pairwise.weight == 3
+
+
+@pytest.mark.parametrize(("student", "temperature"), [("dense", 0.05), ("late_interaction", 1.0)])
+def test_an_experiments_temperatures_follow_the_student(student, temperature):
+    terms = plain(compose(["experiment=pairdistill", f"student={student}"]))["objective"]
+    assert terms["pairwise"]["student_temperature"] == terms["contrastive"]["temperature"] == temperature
+    said = plain(compose(["experiment=pairdistill", "objective.pairwise.student_temperature=0.3"]))["objective"]
+    assert said["pairwise"]["student_temperature"] == 0.3

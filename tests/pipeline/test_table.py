@@ -41,6 +41,16 @@ def read(tmp_path):
     return found, {row["name"]: row for row in found["rows"]}
 
 
+def test_only_rows_and_columns_of_what_was_asked_for_are_shown(table, command, tmp_path):
+    """Of another collection than the first column is about, and at a scale that has not every row."""
+    rows = {"BM25": {"experiment": "bm25"}, "later": {"experiment": "untrained", "scales": ["small"]}}
+    table(columns=["elsewhere/test ndcg@10", CELL], rows=rows)
+    assert command("table", "three")[0] == 0
+    found, _ = read(tmp_path)
+    assert found["columns"] == [CELL]
+    assert [row["name"] for row in found["rows"]] == ["BM25"]
+
+
 def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     table()
     code, out, errors = command("table", "three", "dry_run=true")
