@@ -223,8 +223,8 @@ def test_a_wrong_setting_is_told_before_anything_is_mined(small, ensemble, tmp_p
 def test_explain_tells_what_is_made_and_that_it_is_a_reconstruction(small, ensemble):
     text = explain(compose([*small, *ensemble, *DARK, "pacing=self_paced"]))
     assert "reinforced.count 4" in text
-    assert "negatives.made: reconstruction: after ADAM" in text
-    assert "pacing: reconstruction: after ADAM" in text
+    assert "negatives.made: reconstruction, after ADAM" in text
+    assert "pacing: reconstruction, after ADAM" in text
     assert "14 passages" in text  # 6 of the pool and 8 made ones, for the teacher
 
 

@@ -184,7 +184,7 @@ def test_other_tokens_are_told_before_the_first_step(small, tmp_path, tiny, writ
 
 def test_explain_says_that_word_level_is_a_reconstruction():
     text = explain(compose([WORD_LEVEL, "teacher=pointwise"]))
-    assert "objective.word_level: provenance: reconstruction" in text
+    assert "objective.word_level: reconstruction" in text
 
 
 @pytest.mark.slow
