@@ -131,6 +131,7 @@ def test_metadata_is_what_the_class_says(group, name):
             assert node["score_kind"] == target.kind, f"{name}: {path}.score_kind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_only_select(name):
     text = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")

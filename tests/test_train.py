@@ -95,6 +95,7 @@ def test_resumed_is_uninterrupted(uninterrupted, training_set, tiny, step):
     assert 0 < counted.seconds < 60  # the clock starts with this training, not with the machine
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_last_checkpoint(uninterrupted, training_set, tiny, tmp_path):
     """The kill comes a step behind the checkpoint: that step is done again, in bf16 and with a cache as well."""
     options = {"precision": "bf16-mixed", "gradient_cache": True, "epochs": 2}
@@ -196,6 +197,7 @@ def test_learning_rate_rises_and_falls_over_optimizer_steps(training_set, tiny):
     assert rates[1:] == pytest.approx([(14 - step) / 13 for step in range(1, 14)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [["listwise_kl"], *(pytest.param([name], marks=pytest.mark.slow) for name in ("contrastive", "margin_mse"))],

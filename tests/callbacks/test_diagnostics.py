@@ -83,6 +83,7 @@ def test_shares_are_those_of_the_representations_gradients():
     assert queries.grad is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient_cache", [False, True])
 def test_training_is_the_same_with_and_without(tiny, training_set, monkeypatch, gradient_cache):
     logged, weights = [], []

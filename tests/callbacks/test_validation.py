@@ -94,6 +94,7 @@ def test_a_gain_renews_patience(training_set, tiny):
     assert trainer.global_step == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "values", "best"),
     [

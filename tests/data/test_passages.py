@@ -93,6 +93,7 @@ def test_keys_are_those_of_the_ids_and_of_other_processes(store):
     assert json.loads(printed) == passage_keys(ids).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buckets", [1, 7])
 def test_colliding_keys_are_told_apart_by_id(tmp_path, monkeypatch, buckets):
     monkeypatch.setattr(module, "_keys", lambda ids: np.array([(len(name) % buckets) << 31 for name in ids], np.int64))

@@ -99,6 +99,7 @@ def test_teachers_do_not_share_scores(tmp_path):
     assert {(fact["fingerprint"], fact["kind"]) for fact in facts} == {("one", "logit"), ("other", "logit")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_a_dictionary(tmp_path, monkeypatch, seed):
     """Random appends and look-ups, keys that share halves, merges, several objects on one folder."""
@@ -206,6 +207,7 @@ def test_four_processes_score_each_pair_once(tmp_path):
 KILLS = [("score", 4), ("fsync", 6), ("replace", 3), ("replace", 8), ("unlink", 2), ("unlink", 11)]
 
 
+@pytest.mark.slow
 def test_goes_on_after_kills(tmp_path, monkeypatch):
     """Killed while it scores, writes, renames and merges; who comes next waits for nobody dead."""
     pairs, teacher, store = pairs_of(300), Teacher(), ScoreStore(tmp_path / "store")

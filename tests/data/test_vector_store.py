@@ -139,6 +139,7 @@ assert scores.tolist() == [4.0 + float(text) ** 2 for text in texts]
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", WORKER, str(tmp_path / "store"), str(tmp_path / "log")]

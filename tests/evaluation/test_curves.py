@@ -35,6 +35,7 @@ def test_each_curve_stands_in_its_panel(log):
     }
 
 
+@pytest.mark.slow
 def test_the_page_is_drawn_and_equal_logs_give_equal_files(log, tmp_path):
     pytest.importorskip("matplotlib")
     png, svg = draw_training(log, tmp_path)

@@ -71,6 +71,7 @@ def test_what_was_written_is_read_back(tiny, tmp_path, shape):
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_sentence_transformers_scores_the_same(tiny, tmp_path, library, shape):
     student = make(tiny, **changes_of(shape, tiny))

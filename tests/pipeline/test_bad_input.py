@@ -225,6 +225,7 @@ def test_score_files(refused, tmp_path, text, message):
 # ---- disks and folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", ["mine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("index", "train", "evaluate"))]
 )

@@ -71,6 +71,7 @@ def test_negatives_are_looked_at_before_they_are_mined(fresh, verb, written):
     assert written[-1] == verb
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_built_again(small, tmp_path, monkeypatch):
     done = compose([*small, "objective=[contrastive]", f"output_dir={tmp_path / 'out'}"])
     train(done)

@@ -18,6 +18,7 @@ def hydras_own(overrides):
         return hydra.compose("config", overrides=list(overrides))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -180,6 +181,7 @@ def test_what_an_experiment_sets_of_objectives_that_are_not_selected_is_left_out
     assert cfg.objective.pairwise.weight == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "temperature"), [("dense", 0.05), ("late_interaction", 1.0)])
 def test_an_experiments_temperatures_follow_the_student(student, temperature):
     terms = plain(compose(["experiment=pairdistill", f"student={student}"]))["objective"]

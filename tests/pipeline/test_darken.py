@@ -228,6 +228,7 @@ def test_explain_tells_what_is_made_and_that_it_is_a_reconstruction(small, ensem
     assert "14 passages" in text  # 6 of the pool and 8 made ones, for the teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

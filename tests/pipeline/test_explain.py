@@ -79,6 +79,7 @@ def test_a_weight_from_an_experiment_or_a_stage_is_told_so(data):
     assert not rows(explain(compose([*data, stages[0]])), "and the positives")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "key", "origin"),
     [

@@ -17,7 +17,10 @@ from retrieval_kd.pipeline.keys import deciding
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.run import train
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # whole runs and plans
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 PASSAGE_CENTRIC = "objective=[contrastive,passage_centric]"
 LATE = ["student=late_interaction", "student.add_markers=true"]
@@ -114,7 +117,6 @@ def log_of(folder):
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "released"])
 def test_passage_centric_beside_listwise_kl_under_a_filter(small, ensemble, out, form):
     terms = "objective=[contrastive,passage_centric,listwise_kl]"
@@ -127,7 +129,6 @@ def test_passage_centric_beside_listwise_kl_under_a_filter(small, ensemble, out,
     assert json.loads((out / "metrics.json").read_text())["collections"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [["student=sparse", "student.start_terms=100"], LATE], ids=["sparse", "late"])
 def test_a_filter_by_the_students_similarities(small, out, more):
     overrides = [*more, "objective=[contrastive]", "filter=dynamic", "filter.by=student"]
@@ -187,7 +188,6 @@ def test_explain_says_that_word_level_is_a_reconstruction():
     assert "objective.word_level: reconstruction" in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("student", ["dense", "late_interaction"])
 def test_word_level_beside_the_others(small, out, student):
     words = [WORD_LEVEL, *CROSS_ENCODER, "teacher.scorer.max_length=48", "filter=dynamic", "trainer.log_every=1"]
@@ -243,7 +243,6 @@ def test_nothing_above_the_threshold_is_told(small):
         train(compose(overrides))
 
 
-@pytest.mark.slow
 def test_pair_trains_two_stages_on_its_labels(small, out):
     experiment = ["experiment=pair", *LABELS]
     go(*small, *experiment, "trainer.log_every=1", f"output_dir={out}")
@@ -252,7 +251,6 @@ def test_pair_trains_two_stages_on_its_labels(small, out):
     assert sorted(name for name in steps.values() if name in ("label", "train")) == ["label", "label", "train", "train"]
 
 
-@pytest.mark.slow
 def test_labels_without_judgements(small, out):
     """Hard labels on a collection that has none."""
     overrides = [*LABELS, "objective=[contrastive,passage_centric]", "data.judgements=none"]

@@ -117,6 +117,7 @@ def test_judged_pairs_are_a_positive_beside_the_best_others(plan, found, lists):
     assert (scores[pairs[:, 0]] >= scores[pairs[:, 1]]).all()
 
 
+@pytest.mark.slow
 def test_the_control_is_the_scores_themselves(plan, found, lists):
     made = plan.pairing.paired(plan.train_entries[0]).make()
     pairs = Pairs.read(made / "pairs.parquet")
@@ -136,6 +137,7 @@ def keys(small, *overrides):
     return [step.key for step in steps]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "same"),
     [
@@ -228,6 +230,7 @@ def test_target_teacher_trains_the_judge(small, out):
     assert (out / "judge" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_explain_counts_the_calls(small):
     text = explain(compose([*small, *PAIRED]))
     (row,) = [line for line in text.splitlines() if f"4 pairs {TIMES} 2 orders {TIMES}" in line]

@@ -32,6 +32,7 @@ def test_each_stage_has_its_own_overrides(small):
     assert first in second.inputs
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_in_every_stage(small):
     won = stages(*small, *TWO, "optimizer.lr=0.5")
     assert [one.config["optimizer"]["lr"] for one in won] == [0.5, 0.5]

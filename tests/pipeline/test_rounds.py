@@ -16,7 +16,10 @@ from retrieval_kd.pipeline.recipes import stages
 from retrieval_kd.pipeline.rounds import tell, with_rounds
 from retrieval_kd.pipeline.run import step
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # whole runs and plans
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 KL = ("objective=[listwise_kl]", *BM25_TEACHER)
 ROUNDS = (*KL, "recipe=iterative", "recipe.rounds=2")
@@ -135,7 +138,6 @@ def test_verdicts_name_what_chance_would_do_too(caplog):
     assert worse.startswith("round_2 is worse")
 
 
-@pytest.mark.slow
 def test_rounds_end_to_end(small, tmp_path, caplog, capsys):
     """Measures of every round, a test against the one before, and no pair of texts scored twice."""
     store = tmp_path / "store"

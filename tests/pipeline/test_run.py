@@ -72,6 +72,7 @@ def test_losses_are_logged(trained):
     assert len(lines) >= 3
 
 
+@pytest.mark.slow
 def test_sentence_transformers_scores_as_the_run_says(trained, things):
     from sentence_transformers import SentenceTransformer
 
@@ -96,6 +97,7 @@ def test_training_moved_the_student(trained, small):
 # ---- what is there is not computed again
 
 
+@pytest.mark.slow
 def test_again_computes_nothing_and_one_weight_only_trains(trained, small, ensemble, written, out):
     files = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     assert go(*small, *ensemble, "trainer.log_every=7", f"output_dir={trained}") == trained
@@ -108,11 +110,13 @@ def test_again_computes_nothing_and_one_weight_only_trains(trained, small, ensem
     assert metrics(out)["collections"] != {}
 
 
+@pytest.mark.slow
 def test_another_split_only_searches(trained, small, ensemble, written, out):
     go(*small, *ensemble, "data.split=dev", f"output_dir={out}")
     assert written == ["search", "evaluate"]
 
 
+@pytest.mark.slow
 def test_without_output_dir_the_folder_is_named_by_the_result(trained, small, ensemble, written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     key = json.loads((trained / "manifest.json").read_text())["key"]
@@ -122,6 +126,7 @@ def test_without_output_dir_the_folder_is_named_by_the_result(trained, small, en
     assert written == []
 
 
+@pytest.mark.slow
 def test_folders_of_others_are_left_alone(trained, small, ensemble, out, written):
     with pytest.raises(UserError, match="holds the results of another config"):
         go(*small, *ensemble, "seed=9", f"output_dir={trained}")
@@ -153,6 +158,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["mine", "score", "encode", "search"])
 def test_a_step_is_laid_out_where_it_is_asked_for(verb, trained, small, ensemble, out, written):
     overrides = [*small, *ensemble]

@@ -15,12 +15,14 @@ from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.run import step, train
 from retrieval_kd.pipeline.steps.stage import join_logs
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # whole runs and plans
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 # ---- objectives and teachers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "kind"),
     [
@@ -44,7 +46,6 @@ def test_objectives_and_teachers(small, out, overrides, kind):
         assert np.isfinite(scores).all()
 
 
-@pytest.mark.slow
 def test_several_collections_are_trained_on_together(small, ensemble, out):
     """Each batch is of one of them; every one is mined and scored for itself."""
     sets = "data.train={one: {split: train, weight: 1}, other: {split: dev, weight: 1}}"
@@ -103,7 +104,6 @@ def test_a_run_file_of_other_queries_is_told(small, tmp_path):
         mined(*small, f"negatives.source={tmp_path / 'other.trec'}")
 
 
-@pytest.mark.slow
 def test_negatives_from_a_trained_student(small, trained, out):
     source = f"negatives.source={trained}"
     found = mined(*small, source)
@@ -117,7 +117,6 @@ def test_negatives_from_a_trained_student(small, trained, out):
     assert metrics(go(*small, source, "objective=[contrastive]", f"output_dir={out}"))["cost"]["train_steps"] == 3
 
 
-@pytest.mark.slow
 def test_a_margin_drops_what_the_teacher_finds_too_good(small, out):
     """Also with a teacher that is trained here: it learns from the lists without the margin."""
     plain, apart = mined(*small, *BM25_TEACHER), mined(*small, *BM25_TEACHER, "negatives.margin={relative: 0.5}")
@@ -128,7 +127,6 @@ def test_a_margin_drops_what_the_teacher_finds_too_good(small, out):
     assert metrics(go(*small, *overrides, f"output_dir={out}"))["cost"]["train_steps"] == 3
 
 
-@pytest.mark.slow
 def test_without_judgements_the_teacher_alone_teaches(small, out, caplog):
     none = (*small, *BM25_TEACHER, "data.judgements=none", "objective=[listwise_kl]")
     folder = go(*none, f"output_dir={out}")
@@ -193,7 +191,6 @@ def test_the_best_validation_is_kept(small, out, caplog):
     assert task.score(plan.parts.student(plan.trained)) == pytest.approx(max(told), abs=1e-4)
 
 
-@pytest.mark.slow
 def test_a_killed_training_ends_as_an_uninterrupted_one(small, tmp_path, monkeypatch):
     from retrieval_kd.students.student import Student
 

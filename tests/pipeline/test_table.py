@@ -94,6 +94,7 @@ def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     assert out.splitlines()[2] == "hard labels: to do: train, encode, search, evaluate"
 
 
+@pytest.mark.slow
 def test_comparisons_are_corrected_over_the_table(table, command, tmp_path):
     from retrieval_kd.evaluation.per_query import read_per_query
     from retrieval_kd.evaluation.significance import corrected, paired

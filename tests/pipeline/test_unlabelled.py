@@ -54,6 +54,7 @@ def test_lists_without_positives_are_mined(unlabelled):
     assert set(found.role.tolist()) == {Role.HARD}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

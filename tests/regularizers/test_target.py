@@ -75,6 +75,7 @@ def test_the_penalty_s_own_weight_does_not_matter(weight):
     assert ends[0] == pytest.approx(ends[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "penalty",
     [

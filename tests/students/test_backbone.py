@@ -42,6 +42,7 @@ def hidden():
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_layers_compute_what_they_did_in_the_whole(tmp_path, family, hidden):
     """The states behind block 2 of the whole encoder, also after writing the shorter one and reading it back."""

@@ -57,6 +57,7 @@ def test_the_case_is_a_hard_one(tiny, training_set):
         assert (whole.signals.role[rows][:, columns] == Role.NONE).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_are_those_of_one_big_batch(results, case):
     (loss, gradients), (expected_loss, expected) = results.two[case], results.one[case]
