@@ -31,6 +31,7 @@ class LabelStatistics:
     uncertain: int = 0  # dropped: between the thresholds
     above: int = 0  # dropped: above the upper one, and neither judged nor among the first
     unscored: int = 0  # dropped: a member gave no score
+    unfound: int = 0  # dropped: judged positives that no run found, where judgements are ignored
     of_dropped_queries: int = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -44,7 +45,8 @@ class LabelStatistics:
             f" {self.without_positive} left out without either; {self.without_negatives} have no negative",
             f"kept {self.positives} positives, {self.pseudo_positives} pseudo-positives, {self.negatives} negatives,"
             f" {self.made} made passages; dropped {self.uncertain} between the thresholds, {self.above} above,"
-            f" {self.unscored} without a score, {self.of_dropped_queries} of queries that are left out",
+            f" {self.unscored} without a score, {self.unfound} that only judgements know of,"
+            f" {self.of_dropped_queries} of queries that are left out",
         ]
 
 
@@ -111,7 +113,10 @@ class Thresholds:
         made, judged = np.isin(candidates.role, DARK_ROLES), candidates.role == Role.POSITIVE
         if self.ignores_judgements:
             judged = np.zeros_like(judged)
-        free = ~made & ~judged
+        unfound = (
+            (candidates.role == Role.POSITIVE) & (candidates.rank == 0) & ~judged
+        )  # judgements alone know of these
+        free = ~made & ~judged & ~unfound
         above, below = free & (scores > self.positive).all(0), free & (scores < self.negative).all(0)
         query = np.repeat(np.arange(len(candidates.query_ids)), np.diff(candidates.offsets))
         has_judged = np.bincount(query[judged], minlength=len(candidates.query_ids)) > 0
@@ -127,6 +132,7 @@ class Thresholds:
         left = free & ~kept & positive[query]
         statistics.unscored = int((left & np.isnan(scores).any(0)).sum())
         statistics.above = int((left & above).sum())
+        statistics.unfound = int((unfound & positive[query]).sum())
         statistics.uncertain = int(left.sum()) - statistics.unscored - statistics.above
         labelled = replace(candidates, role=role.astype(np.int8)).keep(kept)
         return _without_empty(labelled), np.flatnonzero(kept), statistics

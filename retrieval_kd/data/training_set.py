@@ -68,15 +68,18 @@ class TrainingSet:
         if (self.rows < 0).any():
             missing = candidates.passage_ids[int(np.argmin(self.rows))]
             raise UserError(f"candidates name {int((self.rows < 0).sum())} unknown passages, first {missing!r}")
-        self.known_positives = [self._known(query_id, judgements) for query_id in self.query_ids]
+        self.known_positives = [self._known(number, judgements) for number in range(len(self.query_ids))]
 
     def __len__(self) -> int:
         return len(self.query_ids)
 
-    def _known(self, query_id: str, judgements: Mapping[str, Mapping[str, int]] | None) -> np.ndarray:
-        judged = (judgements or {}).get(query_id, {})
+    def _known(self, query: int, judgements: Mapping[str, Mapping[str, int]] | None) -> np.ndarray:
+        """Judged positives, and those of its list that a teacher labelled."""
+        judged = (judgements or {}).get(self.query_ids[query], {})
         rows = self.passages.rows([passage_id for passage_id, relevance in judged.items() if relevance > 0])
-        return self.passages.keys(rows[rows >= 0])
+        own = slice(self.offsets[query], self.offsets[query + 1])
+        labelled = self.rows[own][self.role[own] == Role.PSEUDO_POSITIVE]
+        return self.passages.keys(np.union1d(rows[rows >= 0], labelled))
 
     def list_of(self, query: int, epoch: int) -> np.ndarray:
         """Positions of the candidates that ``query`` shows in ``epoch``: the same for the same seed, on any machine."""
@@ -106,9 +109,14 @@ class TrainingSet:
             fresh = [position for position in pair if position not in chosen]
             if usable.issuperset(pair) and len(chosen) + len(fresh) <= size:
                 chosen += fresh
-        rest = others[~np.isin(others, chosen)]
-        room = size - len(chosen)
-        return np.concatenate([chosen, generator.permutation(rest)[:room]]).astype(np.int64)
+        rest = generator.permutation(others[~np.isin(others, chosen)])
+        is_made, in_pairs = (
+            np.isin(self.role[rest], DARK_ROLES),
+            int(np.isin(self.role[chosen], DARK_ROLES).sum()) if chosen else 0,
+        )
+        found = rest[~is_made][: max(0, 1 + self.draw.per_query - (len(chosen) - in_pairs))]
+        made = rest[is_made][: max(0, self.draw.made - in_pairs)]
+        return np.concatenate([chosen, found, made])[:size].astype(np.int64)
 
     def pairs_of(self, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Judged pairs of a query: positions of both candidates, and the log-odds of the first over the second."""

@@ -29,20 +29,20 @@ class Account:
         emptied = own.any(-1) & (lost == own).all(-1)
         self.figures = {
             **more,
-            "filtered": lost.sum() / own.sum().clamp_min(1),
-            "without_negatives": emptied.sum(),
+            "filter_share": lost.sum() / own.sum().clamp_min(1),
+            "filter_emptied": emptied.sum(),
         }
 
     def warn(self) -> None:
         """Say so once, at the first query that has no negative of its own left."""
-        if self._warned or not self.figures or not bool(self.figures["without_negatives"] > 0):
+        if self._warned or not self.figures or not bool(self.figures["filter_emptied"] > 0):
             return
         self._warned = True
         log.warning(
             "filter: %d queries of a batch lost every negative of their own list (%.0f %% of all were dropped); without"
             " negatives of other queries they teach nothing by hard labels. %s would leave more; said once",
-            int(self.figures["without_negatives"]),
-            100 * float(self.figures["filtered"]),
+            int(self.figures["filter_emptied"]),
+            100 * float(self.figures["filter_share"]),
             self.advice,
         )
 

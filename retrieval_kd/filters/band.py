@@ -62,7 +62,7 @@ class Band(nn.Module):
         kept = ((scores < self.negative) | ~known).all(0)
         own = own_negatives(signals)
         above = exceeds_all(scores, scores.new_full((len(scores), 1, 1), self.positive)) & own
-        self.account.take(kept, signals, {"above_band": above.sum() / own.sum().clamp_min(1)})
+        self.account.take(kept, signals, {"filter_above_band": above.sum() / own.sum().clamp_min(1)})
         return kept
 
     def step(self, evidence: Evidence, signals: Signals, progress: float) -> None:

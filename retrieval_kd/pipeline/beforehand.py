@@ -44,6 +44,12 @@ DISTINCT = 0.5  # share of the most passages that lists may name: popular ones s
 def check_lists(plan: Plan) -> None:
     """Build negatives and samplers, which name the setting that they refuse; first, for steps are planned by these."""
     _ = plan.parts.negatives, plan.parts.pairs
+    if plan.parts.labels_by_teacher:
+        _ = plan.parts.labels
+    if "orders" in plan.values["teacher"]:
+        from retrieval_kd.teachers.pairwise import check_orders
+
+        check_orders(plan.values["teacher"]["orders"])
     if plan.candidates.makes_passages:
         plan.parts.made(None)
 
@@ -217,12 +223,10 @@ def _check_questions(node: dict[str, Any]) -> None:
 
 
 def _check_judge(plan: Plan) -> None:
-    """Orders, and all settings of a judge without a model; of one with a model, those that need no weights."""
+    """All settings of a judge without a model; of one with a model, those that need no weights."""
     from retrieval_kd.teachers.pair_training import check_drawing
-    from retrieval_kd.teachers.pairwise import check_orders
 
     node = plan.parts.judge
-    check_orders(plan.values["teacher"]["orders"])
     _check_questions(node)
     if not asks_a_model(node):
         plan.parts.judge_alone()

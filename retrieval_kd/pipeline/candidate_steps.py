@@ -144,9 +144,11 @@ class CandidateSteps:
         from retrieval_kd.pipeline.steps.labelling import label
 
         plan, listed, scored = self.plan, self.listed(entry), self.scored(entry)
+        if not plan.parts.labels_by_teacher:
+            raise UserError(f"labels={plan.values['options']['labels']} makes no labels; labels=thresholds would")
         return plan._step(
             "label",
-            plan._declared("labels"),
+            plan._declared("labels") | {"kinds": plan.parts.score_kinds},
             [listed, scored],
             lambda folder: label(folder, entry.label, listed.make(), scored.make(), plan.parts.labels),
             entry.label,

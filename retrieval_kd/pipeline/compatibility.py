@@ -17,6 +17,7 @@ from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.pipeline import conf_tree
 from retrieval_kd.pipeline.list_rules import (
     confidence_without_positives,
+    made_for_nobody,
     made_without_positives,
     pacing_has_something_to_weigh,
 )
@@ -272,7 +273,8 @@ def attention_is_of_the_same_tokens(config: Config) -> str | None:
 
 def confidence_knows_a_positive(config: Config) -> str | None:
     """Unless it is about the list as a whole."""
-    return confidence_without_positives(config, _judged(config))
+    labelled = Signal.JUDGEMENTS in config["labels"].get("gives", ())
+    return confidence_without_positives(config, _judged(config) or labelled)
 
 
 def batches_divide_over_processes(config: Config) -> str | None:
@@ -314,6 +316,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     words_are_there,
     attention_is_of_the_same_tokens,
     pacing_has_something_to_weigh,
+    made_for_nobody,
     confidence_knows_a_positive,
     batches_divide_over_processes,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_kd.contracts import Signal
+from retrieval_kd.pipeline.needs import needs_of
 
 Config = Mapping[str, Any]
 
@@ -17,7 +18,7 @@ def pacing_has_something_to_weigh(config: Config) -> str | None:
     pacing = config["pacing"]
     if pacing.get("_target_", "").startswith("retrieval_kd.pacing.none."):
         return None
-    if any(set(term.get("needs", ())) - {Signal.JUDGEMENTS.value} for term in config["objective"].values()):
+    if any(term.get("paced", True) for term in _soft(config)):
         return None
     terms = ",".join(config["objective"])
     return (
@@ -46,6 +47,22 @@ def made_without_positives(config: Config, judged: bool) -> str | None:
         f"negatives={_option(config, 'negatives')} makes passages of each query's positive, and"
         f" data={_option(config, 'data')} has no judgements; negatives=hard would fit"
     )
+
+
+def made_for_nobody(config: Config) -> str | None:
+    """Made passages are no hard labels' business: a soft term must take them."""
+    if config["negatives"].get("makes") != "dark" or any(term.get("dark", True) for term in _soft(config)):
+        return None
+    terms = ",".join(config["objective"])
+    return (
+        f"negatives={_option(config, 'negatives')} makes passages for soft labels, and objective=[{terms}] has no term"
+        f" that takes them; negatives=hard, or objective=[{terms},listwise_kl], would fit"
+    )
+
+
+def _soft(config: Config) -> list[Config]:
+    """The terms that ask a teacher."""
+    return [term for term in config["objective"].values() if needs_of(term) - {Signal.JUDGEMENTS.value}]
 
 
 def _option(config: Config, group: str) -> str:

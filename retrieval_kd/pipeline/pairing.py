@@ -82,34 +82,39 @@ class Pairing:
         return self._pair(entry, {"pairs": deciding("pairs", self.plan.values["pairs"])}, entry.label)
 
     def judged(self, entry: Entry) -> Step:
-        """Judged pairs of a held-out split whose answer is known: what the judge is worth."""
+        """Judged pairs of a held-out split whose answer is known: what the judge is worth.
+
+        Always in both orders: the passage of the higher score is read first, so that who only prefers what stands
+        first would seem to know as much as the scores.
+        """
         return self._pair(entry, {"pairs": "judged"}, f"judged pairs of {entry.label}")
 
     def _pair(self, entry: Entry, config: Mapping[str, Any], about: str) -> Step:
-        plan, teacher = self.plan, self.plan.values["teacher"]
+        plan, held_out = self.plan, config["pairs"] == "judged"
+        orders = "both" if held_out else plan.values["teacher"]["orders"]
         mined, scored, taught = plan.candidates.listed(entry), plan.candidates.scored(entry), self.taught()
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps import pairing
 
-            draw = pairing.judged_pairs if config["pairs"] == "judged" else pairing.drawn_by(plan.parts.pairs)
+            draw = pairing.judged_pairs if held_out else pairing.drawn_by(plan.parts.pairs)
             found = [mined.make(), scored.make()]
-            return pairing.pair(folder, entry.collection, found, self.teacher(entry), draw, plan.store)
+            return pairing.pair(folder, entry.collection, found, self.teacher(entry, orders), draw, plan.store)
 
         declared = {"judge": deciding("judge", plan.parts.judge)}
         if not self._brings_pairs:
             declared |= config
         if not (self._brings_pairs or compares_scores(plan.parts.judge)):
-            declared["orders"] = teacher["orders"]
+            declared["orders"] = orders
         inputs: list[Step | str] = [mined, scored, *([taught] if taught else []), *self._files()]
         return plan._step("pair", declared, inputs, write, about)
 
-    def teacher(self, entry: Entry) -> PairTeacher:
-        """The judge on top of the score teacher of a split."""
+    def teacher(self, entry: Entry, orders: str) -> PairTeacher:
+        """The judge on top of the score teacher of a split, asked in these orders."""
         taught, base = self.taught(), self.plan.candidates.teacher(entry)
         collection = entry.collection
         offers = {"queries": lambda: collection.queries, "passages": lambda: collection.passages}
-        return self.plan.parts.pair_teacher(base, offers, taught.make() if taught else None)
+        return self.plan.parts.pair_teacher(base, offers, taught.make() if taught else None, orders)
 
     def _files(self) -> list[str]:
         return self.plan._files("judge")

@@ -39,8 +39,8 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any part of the training asks the teacher for scores; pairs are drawn by them."""
-        return self._needs("score") or self.needs_preferences or self.needs_attention
+        """Whether any part of the training asks the teacher for scores; pairs are drawn and labels made by them."""
+        return self._needs("score") or self.needs_preferences or self.needs_attention or self.labels_by_teacher
 
     @property
     def needs_attention(self) -> bool:
@@ -79,11 +79,11 @@ class Parts:
     @property
     def labels(self) -> Thresholds:
         """What makes them."""
-        labels: Thresholds = build(self.cfg.labels, members=self._score_kinds)
+        labels: Thresholds = build(self.cfg.labels, members=self.score_kinds)
         return labels
 
     @property
-    def _score_kinds(self) -> dict[str, str | None]:
+    def score_kinds(self) -> dict[str, str | None]:
         """What the raw scores of the teacher's members mean."""
         return {name: node.get("score_kind") for name, node in self.scorers.items()}
 
@@ -181,7 +181,7 @@ class Parts:
 
     def _filter(self) -> Any:
         """The filter, told what the members' raw scores mean if it reads them."""
-        reads = {"members": self._score_kinds} if "members" in self.values["filter"].get("reads", ()) else {}
+        reads = {"members": self.score_kinds} if "members" in self.values["filter"].get("reads", ()) else {}
         return build(self.cfg.filter, **reads)
 
     @property
@@ -251,12 +251,12 @@ class Parts:
         return teacher
 
     def pair_teacher(
-        self, base: ScoreTeacher, offers: Mapping[str, Callable[[], Any]], taught: Path | None
+        self, base: ScoreTeacher, offers: Mapping[str, Callable[[], Any]], taught: Path | None, orders: str
     ) -> PairTeacher:
         """A judge of pairs on top of a score teacher."""
         judge = self.judge_alone(offers, taught)
-        node = _without(self.values["teacher"], ("base", "judge"))
-        teacher: PairTeacher = build(node, base=base, judge=judge)
+        node = _without(self.values["teacher"], ("base", "judge", "orders"))
+        teacher: PairTeacher = build(node, base=base, judge=judge, orders=orders)
         return teacher
 
     def judge_alone(self, offers: Mapping[str, Callable[[], Any]] | None = None, taught: Path | None = None) -> Any:

@@ -220,6 +220,8 @@ class Plan:
         config["per_query"] = self.values["negatives"]["per_query"]
         if self.candidates.makes_passages:
             config["made_per_query"] = self.values["negatives"]["made"]["per_query"]
+        if "members" in self.values["filter"].get("reads", ()):
+            config["kinds"] = self.parts.score_kinds
         if len(entries) > 1:
             config["weights"] = [entry.weight for entry in entries]
         settings = TrainerSettings(**self.values["trainer"])  # what is wrong with them is told before any work

@@ -27,7 +27,7 @@ ROWS = [
 
 def make_candidates():
     lists: dict[str, list[Candidate]] = {}
-    for rank, (query, passage, role, _) in enumerate(ROWS):
+    for rank, (query, passage, role, _) in enumerate(ROWS, 1):
         lists.setdefault(query, []).append(Candidate(passage, role, rank, "bm25", 2, int(role == Role.POSITIVE)))
     return Candidates.from_lists(lists.items())
 
@@ -41,7 +41,7 @@ def labelled(labels, scores=None):
     found, rows, statistics = labels.label(make_candidates(), members)
     pairs = zip(found.row_query_ids(), found.passage_ids, found.role.tolist(), strict=True)
     assert [ROWS[row][:2] for row in rows] == list(zip(found.row_query_ids(), found.passage_ids, strict=True))
-    assert found.rank.tolist() == rows.tolist()  # ranks, sources and rounds stay with their rows
+    assert found.rank.tolist() == (rows + 1).tolist()  # ranks, sources and rounds stay with their rows
     return [(query, passage, Role(role)) for query, passage, role in pairs], statistics
 
 
@@ -77,6 +77,16 @@ def test_judgements_can_be_ignored():
         ("judged", "p3", Role.HARD),
     ]
     assert (told.judged, told.pseudo_labelled) == (0, 3)
+
+
+def test_what_only_judgements_know_of_is_dropped_when_they_are_ignored():
+    """A positive that no run found stands in the list because it was judged; rank 0 says so."""
+    lists = [("q", [Candidate("p0", Role.POSITIVE, 0, "judged", 0, 1), Candidate("p1", Role.HARD, 1, "bm25", 0, 0)])]
+    scores = np.array([[5.0, 4.0]], np.float32)
+    found, _, told = make(judged="ignore").label(Candidates.from_lists(lists), scores)
+    assert (found.passage_ids, found.role.tolist(), told.unfound) == (["p1"], [Role.PSEUDO_POSITIVE], 1)
+    found, _, told = make().label(Candidates.from_lists(lists), scores)
+    assert (found.passage_ids, found.role.tolist(), told.unfound) == (["p0"], [Role.POSITIVE], 0)
 
 
 def test_several_pseudo_positives_are_the_best():

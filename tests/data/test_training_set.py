@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from training_case import QUERIES, make_candidates, make_training_set
 
 from retrieval_kd.contracts import Passage, Role, UserError
 from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.pairs import PlacedPairs
 from retrieval_kd.data.passages import PassageStore, passage_keys
 from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet, combine_scores
 
@@ -63,6 +66,20 @@ def parts(tmp_path):
 def test_judgements_of_passages_that_are_not_there_are_left_out(parts):
     assert parts("a", {"q": {"gone": 1, "b": 1}}).known_positives[0].tolist() == passage_keys(["b"]).tolist()
     assert len(parts("a").known_positives[0]) == 0
+
+
+def test_what_a_teacher_labelled_is_a_known_positive_too(tmp_path):
+    """One of several is drawn; another query's list may bring the others into the batch, not as negatives."""
+    names = ["a", "b", "c"]
+    store = PassageStore.build(tmp_path / "passages", [Passage(name, "", name) for name in names])
+    roles = [Role.PSEUDO_POSITIVE, Role.PSEUDO_POSITIVE, Role.HARD]
+    rows = [
+        Candidate(name, role, rank, "bm25", 0, 0) for rank, (name, role) in enumerate(zip(names, roles, strict=True))
+    ]
+    signalled = Signalled(np.zeros(3, np.float32), np.zeros((1, 3), np.float32))
+    lists = Candidates.from_lists([("q", rows)])
+    known = TrainingSet({"q": "red"}, {"q": {"c": 0}}, lists, store, signalled, Draw(2, 0)).known_positives[0]
+    assert sorted(known) == sorted(passage_keys(["a", "b"]))
 
 
 def test_unknown_candidates_are_refused(parts):
@@ -182,6 +199,18 @@ def test_made_passages_are_drawn_beside_found_ones(with_made):
         assert positions[:5].tolist() == with_made(Draw(4, 3)).list_of(0, epoch).tolist()
         shown |= set(positions[5:].tolist())
     assert shown == set(range(7, 12))
+
+
+def test_around_pairs_made_passages_keep_to_their_number(with_made):
+    """Where pairs are judged, lists are filled in another way; none of these passages is in a pair."""
+    nothing = PlacedPairs(np.zeros(3, np.int64), *np.zeros((2, 0), np.int64), np.zeros(0, np.float32))
+    for made in (0, 2, 9):
+        training_set = with_made(Draw(4, 3, made=made))
+        training_set.signalled = replace(training_set.signalled, pairs=nothing)
+        roles = training_set.role[training_set.list_of(0, 0)]
+        assert (roles == Role.POSITIVE).sum() == 1
+        assert (roles == Role.HARD).sum() == 4
+        assert (roles > Role.PSEUDO_POSITIVE).sum() == min(made, 5)
 
 
 def test_no_more_made_passages_than_there_are(with_made):

@@ -28,9 +28,9 @@ def test_only_what_lies_below_is_a_negative():
 def test_what_lies_above_is_counted_apart():
     keep = make()
     kept(keep, LOGITS)
-    assert keep.figures["filtered"].item() == pytest.approx(5 / 6)  # all own negatives but -4.0
-    assert keep.figures["above_band"].item() == pytest.approx(1 / 6)  # 3.0
-    assert keep.figures["without_negatives"].item() == 1
+    assert keep.figures["filter_share"].item() == pytest.approx(5 / 6)  # all own negatives but -4.0
+    assert keep.figures["filter_above_band"].item() == pytest.approx(1 / 6)  # 3.0
+    assert keep.figures["filter_emptied"].item() == 1
 
 
 def test_every_member_must_place_a_negative_below():

@@ -165,15 +165,15 @@ def test_by_the_students_own_similarities():
     similarities = torch.tensor([[0.5, 0.6, 0.2, 0.9, 0.8], [0.1, 0.7, 0.3, 0.5, 0.4]], requires_grad=True)
     keep = make(by="student", kind="similarity", variant="fixed", start=0.65)
     assert dropped(keep, similarities=similarities) == [[0, 3], [0, 4], [1, 1]]
-    assert not keep.figures["filtered"].requires_grad
+    assert not keep.figures["filter_share"].requires_grad
 
 
 def test_figures_count_the_queries_own_lists():
     keep = make(variant="fixed", start=0.1)
     dropped(keep, LOGITS)
     # Own negatives are 3.0, 0.0, -4.0 and -1.0, 1.5, -2.0; a probability of 0.1 is a logit of -2.2.
-    assert keep.figures["filtered"].item() == pytest.approx(5 / 6)
-    assert keep.figures["without_negatives"].item() == 1
+    assert keep.figures["filter_share"].item() == pytest.approx(5 / 6)
+    assert keep.figures["filter_emptied"].item() == 1
 
 
 def test_a_query_that_loses_all_is_told_once(caplog):
@@ -192,7 +192,7 @@ def test_a_query_without_negatives_from_the_start_lost_none(caplog):
     keep = make(variant="fixed", start=0.1)
     dropped(keep, LOGITS, role=role)
     stepped(keep, LOGITS, role=role)
-    assert keep.figures["filtered"].item() == 0
+    assert keep.figures["filter_share"].item() == 0
     assert caplog.records == []
 
 
@@ -201,7 +201,7 @@ def test_dark_passages_do_not_count():
     role[0, 1] = 5
     keep = make(variant="fixed", start=0.9)
     dropped(keep, LOGITS, role=role)
-    assert keep.figures["filtered"].item() == 0
+    assert keep.figures["filter_share"].item() == 0
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,12 @@ CASES = [
         {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "bert"}},
     ),
     (
+        "made_for_nobody",
+        {"negatives/makes": "dark", "objective": HARD},
+        ["negatives=hard makes passages", "objective=[contrastive]", "listwise_kl"],
+        {"negatives/makes": "dark", "objective": SOFT},
+    ),
+    (
         "pacing_has_something_to_weigh",
         {**PACED, "objective": HARD},
         ["pacing=self_paced", "objective=[contrastive]", "pacing=none"],

@@ -200,6 +200,11 @@ def test_the_verb(command, small, ensemble):
     ("overrides", "says"),
     [
         (["data.judgements=none", "objective=[listwise_kl]"], ["negatives=dark", "no judgements", "negatives=hard"]),
+        (["objective=[contrastive]"], ["negatives=dark", "objective=[contrastive]", "negatives=hard", "listwise_kl]"]),
+        (
+            ["objective=[listwise_kl_found]", "pacing=self_paced"],
+            ["pacing=self_paced", "asks no teacher", "pacing=none"],
+        ),
         (
             ["teacher=pointwise", "scorer@teacher.scorer=run_file", "teacher.scorer.path=run.trec"],
             ["negatives=dark makes passages", "teacher.scorer", "negatives=hard would fit"],

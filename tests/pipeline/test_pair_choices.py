@@ -15,7 +15,7 @@ from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.explain import explain
 from retrieval_kd.pipeline.keys import deciding
 from retrieval_kd.pipeline.plan import Plan
-from retrieval_kd.pipeline.run import train
+from retrieval_kd.pipeline.run import step, train
 
 pytestmark = [
     pytest.mark.slow,  # whole runs and plans
@@ -123,9 +123,9 @@ def test_passage_centric_beside_listwise_kl_under_a_filter(small, ensemble, out,
     setting = f"objective.passage_centric.form={form}"
     go(*small, *ensemble, terms, setting, "filter=dynamic", "trainer.log_every=1", f"output_dir={out}")
     rows = log_of(next(out.rglob("log.csv")).parent)
-    told = {"train/passage_centric", "train/filtered", "train/without_negatives", "train/filter_threshold_minilm"}
+    told = {"train/passage_centric", "train/filter_share", "train/filter_emptied", "train/filter_threshold_minilm"}
     assert told <= set(rows[0])
-    assert all(0 <= float(row["train/filtered"]) <= 1 for row in rows)
+    assert all(0 <= float(row["train/filter_share"]) <= 1 for row in rows)
     assert json.loads((out / "metrics.json").read_text())["collections"]
 
 
@@ -211,6 +211,17 @@ def test_labels_are_told_before_the_first_step(small, tmp_path, written):
     assert written == []
 
 
+def test_the_verb_without_labels_says_what_would_make_them(small, written):
+    with pytest.raises(UserError, match=r"labels=none makes no labels; labels=thresholds would"):
+        step(compose([*small]), "label")
+    assert written == []
+
+
+def test_labels_ask_the_teacher():
+    text = explain(compose([*BM25_TEACHER, *LABELS, "objective=[contrastive]"]))
+    assert "not asked" not in text
+
+
 def test_labels_and_no_labels_share_what_was_scored():
     plain, labelled = (Plan(compose([*BM25_TEACHER, *more])) for more in ((), LABELS))
     entry = plain.train_entries[0]
@@ -223,7 +234,7 @@ def test_labels_and_no_labels_share_what_was_scored():
 
 
 def test_the_verb_writes_candidates_with_scores_and_an_account(command, small, out):
-    code, told, errors = command("label", *small, *LABELS, f"output_dir={out}")
+    code, told, errors = command("label", *small, *LABELS, f"output_dir={out}", f"store={out.parent / 'store'}")
     assert code == 0, errors
     (path,) = out.rglob("candidates.parquet")
     found = Candidates.read(path)
