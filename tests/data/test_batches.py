@@ -133,7 +133,7 @@ def test_made_passages_and_pseudo_positives(tmp_path, tokenizer):
     assert batch.signals.scores[0, order].tolist() == [0.0, 1.0, 2.0]
     assert batch.signals.dark[order].tolist() == [False, False, True]
     assert batch.signals.members.shape == (0, 1, 3)
-    assert batch.known_positives.tolist() == [[-1]]
+    assert batch.known_positives.tolist() == [passage_keys(["p0"]).tolist()]
 
 
 def test_pairs_of_the_lists_are_in_the_batch(tmp_path, tokenizer):
