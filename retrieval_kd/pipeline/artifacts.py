@@ -72,7 +72,14 @@ class Step:
     def walk(self) -> list[Step]:
         """This step behind all steps that it needs, each once, in an order that works."""
         seen: dict[str, Step] = {}
+        self._gather(seen)
+        return list(seen.values())
+
+    def _gather(self, seen: dict[str, Step]) -> None:
+        """Each step once, however many paths lead to it: a round reads the one before by several."""
+        if self.key in seen:
+            return
         for step in self.inputs:
             if isinstance(step, Step):
-                seen |= {inner.key: inner for inner in step.walk()}
-        return [*seen.values(), self]
+                step._gather(seen)
+        seen[self.key] = self

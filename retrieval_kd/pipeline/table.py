@@ -118,7 +118,8 @@ class _NoRepetition(yaml.SafeLoader):  # type: ignore[misc]
 
 def _of_what_was_measured(spec: TableSpec, rows: Sequence[tables.Row]) -> TableSpec:
     """Without the columns of collections that the command chose others for."""
-    columns = tuple(cell for cell in spec.columns if any(cell in row.values for row in rows))
+    measured = {cell.rsplit(" ", 1)[0] for row in rows for cell in row.values}
+    columns = tuple(cell for cell in spec.columns if cell.rsplit(" ", 1)[0] in measured)
     return replace(spec, columns=columns or spec.columns)
 
 

@@ -89,6 +89,14 @@ def test_inputs_are_made_first_and_their_time_is_their_own(tmp_path):
     assert order == ["input", "output"]
 
 
+def test_walk_is_not_longer_for_many_paths(tmp_path):
+    """Forty steps, each read twice by the next: a walk along every path would not end."""
+    one = step(tmp_path, name="0")
+    for number in range(1, 40):
+        one = step(tmp_path, name=str(number), inputs=[one, step(tmp_path, name=f"{number}b", inputs=[one])])
+    assert [each.name for each in one.walk() if not each.name.endswith("b")] == [str(number) for number in range(40)]
+
+
 def test_walk_has_each_step_once(tmp_path):
     base = step(tmp_path, name="base")
     left, right = (step(tmp_path, name=name, inputs=[base]) for name in ("left", "right"))

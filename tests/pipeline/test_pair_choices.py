@@ -262,6 +262,16 @@ def test_pair_trains_two_stages_on_its_labels(small, out):
     assert sorted(name for name in steps.values() if name in ("label", "train")) == ["label", "label", "train", "train"]
 
 
+def test_pair_runs_by_the_recipe_that_is_asked_for(small):
+    assert Plan(compose([*small, "experiment=pair", *LABELS, "recipe=no_training"])).trained is None
+    (only,) = Plan(compose([*small, "experiment=pair", *LABELS, "recipe=one_stage"])).trainings
+    assert only == "train"
+
+
+def test_pair_needs_no_judgements(small):
+    check(compose([*small, "experiment=pair", *LABELS, "data.judgements=none"]))
+
+
 def test_labels_without_judgements(small, out):
     """Hard labels on a collection that has none."""
     overrides = [*LABELS, "objective=[contrastive,passage_centric]", "data.judgements=none"]

@@ -42,12 +42,16 @@ def read(tmp_path):
 
 
 def test_only_rows_and_columns_of_what_was_asked_for_are_shown(table, command, tmp_path):
-    """Of another collection than the first column is about, and at a scale that has not every row."""
+    """Of another collection than the first column is about, and at a scale that has not every row.
+
+    A measure that nothing computed keeps its column: it is a mistake, and must be seen.
+    """
     rows = {"BM25": {"experiment": "bm25"}, "later": {"experiment": "untrained", "scales": ["small"]}}
-    table(columns=["elsewhere/test ndcg@10", CELL], rows=rows)
+    shown = [CELL, "things/test precision@3"]
+    table(columns=["elsewhere/test ndcg@10", *shown], rows=rows)
     assert command("table", "three")[0] == 0
     found, _ = read(tmp_path)
-    assert found["columns"] == [CELL]
+    assert found["columns"] == shown
     assert [row["name"] for row in found["rows"]] == ["BM25"]
 
 
