@@ -1,69 +1,71 @@
-"""Combinations of made passages and of pacing that cannot work; ``compatibility`` asks these rules among its own."""
+"""Rules about lists: how they are drawn, labelled and added to; ``compatibility`` asks them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retrieval_kd.contracts import Signal
-from retrieval_kd.pipeline.needs import needs_of
-
-Config = Mapping[str, Any]
-
-OF_POSITIVES = ("probability", "top", "margin")  # confidences that need to know which passage is a positive
+from retrieval_kd.pipeline.needs import asking
+from retrieval_kd.pipeline.rule_reading import Config, judged, nodes, option, soft
 
 
-def pacing_has_something_to_weigh(config: Config) -> str | None:
-    """Hard labels count for every query: the weights are of what a teacher says."""
-    pacing = config["pacing"]
-    if pacing.get("_target_", "").startswith("retrieval_kd.pacing.none."):
+def pool_holds_the_draw(config: Config) -> str | None:
+    """A query's list is drawn from its pool."""
+    pool, drawn = config["negatives"].get("pool"), config["negatives"].get("per_query")
+    if pool is None or drawn is None or drawn <= pool:
         return None
-    if any(term.get("paced", True) for term in _soft(config)):
-        return None
-    terms = ",".join(config["objective"])
     return (
-        f"pacing={_option(config, 'pacing')} weighs what a teacher says of each query, and objective=[{terms}] asks no"
-        f" teacher; pacing=none, or objective=[{terms},listwise_kl], would fit"
+        f"negatives.per_query={drawn} cannot be drawn from negatives.pool={pool};"
+        f" negatives.pool={drawn} or a smaller negatives.per_query would fit"
     )
 
 
-def confidence_without_positives(config: Config, judged: bool) -> str | None:
-    """Three of the confidences are about the positive of a list."""
-    confidence = config["pacing"].get("confidence")
-    if confidence not in OF_POSITIVES or judged:
+def window_is_a_pair_of_ranks(config: Config) -> str | None:
+    """Steps are planned by it, before the negatives are built."""
+    window = config["negatives"].get("window")
+    if window is None or (len(window) == 2 and all(isinstance(rank, int) for rank in window)):
         return None
-    return (
-        f"pacing.confidence={confidence} asks what the teacher says of each query's positive, and"
-        f" data={_option(config, 'data')} has no judgements;"
-        " pacing.confidence=certainty would fit"
-    )
+    return f"negatives.window={window}: [first rank, last rank] is needed, such as [1,100]"
 
 
-def made_without_positives(config: Config, judged: bool) -> str | None:
+def run_files_teach_what_they_list(config: Config) -> str | None:
+    """Made passages are in no file."""
+    if config["negatives"].get("makes") != "dark":
+        return None
+    for path, node in nodes(config.get("teacher"), "teacher"):
+        if node["_target_"].startswith("retrieval_kd.teachers.raw_scores."):
+            return (
+                f"negatives={option(config, 'negatives')} makes passages that {path}, a file of scores, does not list;"
+                " a teacher that scores any text (cross_encoder, bi_encoder, bm25) or negatives=hard would fit"
+            )
+    return None
+
+
+def made_without_positives(config: Config) -> str | None:
     """Negatives are strengthened by a positive's words, and positives are what is masked."""
-    if config["negatives"].get("makes") != "dark" or judged:
+    if config["negatives"].get("makes") != "dark" or judged(config):
         return None
     return (
-        f"negatives={_option(config, 'negatives')} makes passages of each query's positive, and"
-        f" data={_option(config, 'data')} has no judgements; negatives=hard would fit"
+        f"negatives={option(config, 'negatives')} makes passages of each query's positive, and"
+        f" data={option(config, 'data')} has no judgements; negatives=hard would fit"
     )
 
 
 def made_for_nobody(config: Config) -> str | None:
     """Made passages are no hard labels' business: a soft term must take them."""
-    if config["negatives"].get("makes") != "dark" or any(term.get("dark", True) for term in _soft(config)):
+    if config["negatives"].get("makes") != "dark" or any(term.get("dark", True) for term in soft(config)):
         return None
     terms = ",".join(config["objective"])
     return (
-        f"negatives={_option(config, 'negatives')} makes passages for soft labels, and objective=[{terms}] has no term"
+        f"negatives={option(config, 'negatives')} makes passages for soft labels, and objective=[{terms}] has no term"
         f" that takes them; negatives=hard, or objective=[{terms},listwise_kl], would fit"
     )
 
 
-def _soft(config: Config) -> list[Config]:
-    """The terms that ask a teacher."""
-    return [term for term in config["objective"].values() if needs_of(term) - {Signal.JUDGEMENTS.value}]
-
-
-def _option(config: Config, group: str) -> str:
-    return str(config.get("options", {}).get(group, "(own)"))
+def labels_are_of_whole_lists(config: Config) -> str | None:
+    """Pairs are drawn of lists as the teacher scored them; of some, labels leave a passage out."""
+    preferred = next((path for path, node in asking(config) if Signal.PREFERENCE in node.get("needs", ())), None)
+    if preferred is None or not config["labels"].get("gives"):
+        return None
+    return (
+        f"labels={option(config, 'labels')} drops passages from lists, and {preferred} needs pairs of all of them;"
+        " labels=none, or a stage of its own for either, would fit"
+    )

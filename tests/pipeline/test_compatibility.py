@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline import compatibility
+from retrieval_kd.pipeline import run_rules
 from retrieval_kd.pipeline.compatibility import RULES, TRAINING_RULES, check
 from retrieval_kd.pipeline.compose import compose, plain
 
@@ -73,7 +73,7 @@ CASES = [
         {"teacher/scorer": FILE},
     ),
     (
-        "dark_passages_have_positives",
+        "made_without_positives",
         {"negatives/makes": "dark", "options/negatives": "dark", "data/judgements": "none"},
         ["negatives=dark", "data=python_docs", "negatives=hard"],
         {"negatives/makes": "dark"},
@@ -256,7 +256,7 @@ CASES = [
 
 @pytest.mark.parametrize(("rule", "refused", "words", "passes"), CASES)
 def test_rule(config, rule, refused, words, passes):
-    function = getattr(compatibility, rule)
+    function = next(one for one in (*RULES, *TRAINING_RULES) if one.__name__ == rule)
     assert function(plain(changed(config, passes))) is None
     message = function(plain(changed(config, refused)))
     assert [word for word in words if word not in message] == []
@@ -282,9 +282,9 @@ def test_every_rule_has_a_case():
     ],
 )
 def test_sweeps_run_one_process(config, changes, refused, monkeypatch):
-    assert compatibility.sweeps_run_one_process(plain(changed(config, changes))) is None
-    monkeypatch.setattr(compatibility, "_in_multirun", lambda: True)
-    message = compatibility.sweeps_run_one_process(plain(changed(config, changes)))
+    assert run_rules.sweeps_run_one_process(plain(changed(config, changes))) is None
+    monkeypatch.setattr(run_rules, "_in_multirun", lambda: True)
+    message = run_rules.sweeps_run_one_process(plain(changed(config, changes)))
     assert (message is not None) == refused
     assert message is None or "one fresh process per job" in message
 

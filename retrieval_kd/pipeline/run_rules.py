@@ -1,0 +1,53 @@
+"""Rules about how a training runs; ``compatibility`` asks them."""
+
+from __future__ import annotations
+
+import sys
+
+from retrieval_kd.pipeline.rule_reading import Config
+
+
+def rounds_can_be_counted(config: Config) -> str | None:
+    """None of them is nothing to evaluate."""
+    rounds = config["recipe"].get("rounds")
+    return None if rounds is None or rounds >= 1 else f"recipe.rounds={rounds}: at least 1 is needed"
+
+
+def sweeps_run_one_process(config: Config) -> str | None:
+    """Every child of DDP would start the whole sweep again, and a sweeper would give each its own numbers."""
+    if not _in_multirun() or _processes(config) == 1 or "spawn" in str(config["trainer"].get("strategy")):
+        return None
+    return (
+        f"-m with trainer.devices={config['trainer']['devices']} would start the whole sweep in every process;"
+        " run one fresh process per job (retrieval-kd train … for each), or sweep with trainer.devices=1"
+    )
+
+
+def batches_divide_over_processes(config: Config) -> str | None:
+    """Each process takes an equal part of a batch."""
+    size, processes = config["trainer"].get("batch_size"), _processes(config)
+    if processes is None or not isinstance(size, int) or size % processes == 0:
+        return None
+    return (
+        f"trainer.batch_size={size} does not divide by {processes} processes;"
+        f" trainer.batch_size={max(size - size % processes, processes)} would fit"
+    )
+
+
+def _processes(config: Config) -> int | None:
+    """How many processes train; None where only the machine can tell."""
+    devices = config["trainer"].get("devices")
+    if isinstance(devices, list):
+        return len(devices)
+    if devices == "auto" and config["trainer"].get("accelerator") == "cpu":
+        return 1
+    return devices if isinstance(devices, int) and devices > 0 else None
+
+
+def _in_multirun() -> bool:
+    if "hydra" not in sys.modules:
+        return False
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
