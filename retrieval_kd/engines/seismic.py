@@ -26,6 +26,7 @@ from retrieval_kd.engines.posting_lists import (
 )
 
 MOST_TERMS = 1 << 16  # beyond, Seismic wants another class, with wider numbers
+POSTINGS = (300, 4000)  # kept for a term on average, in small and in large collections
 
 Settings = TypeVar("Settings", "Build", "Look")
 
@@ -34,11 +35,11 @@ Settings = TypeVar("Settings", "Build", "Look")
 class Build:
     """How Seismic prunes, clusters and summarises posting lists."""
 
-    n_postings: int = 4000
-    centroid_fraction: float = 0.1
+    n_postings: int | None = None  # None: three for every thousand passages, between ``POSTINGS``
+    centroid_fraction: float = 0.3
     min_cluster_size: int = 2
-    summary_energy: float = 0.4
-    max_fraction: float = 1.5
+    summary_energy: float = 0.5
+    max_fraction: float = 6.0
     doc_cut: int = 15
 
 
@@ -46,7 +47,7 @@ class Build:
 class Look:
     """How far Seismic looks: the heaviest terms of a query, and clusters that promise enough to matter."""
 
-    query_cut: int = 12
+    query_cut: int = 8
     heap_factor: float = 0.8
 
 
@@ -97,8 +98,11 @@ class SeismicIndex:
         for part in chunks(self._given, "none"):
             rows = [str(row) for row in range(part.first, part.first + len(part.offsets) - 1)]
             texts.add_documents_by_id(rows, part.terms.astype(np.int64), part.weights, part.offsets)
+        settings = asdict(self.build)
+        if settings["n_postings"] is None:
+            settings["n_postings"] = min(max(3 * len(self) // 1000, POSTINGS[0]), POSTINGS[1])
         with _quiet():
-            index = library.SeismicIndex.build_from_dataset(texts, **asdict(self.build), num_threads=self.threads)
+            index = library.SeismicIndex.build_from_dataset(texts, **settings, num_threads=self.threads)
         return index, np.arange(size).astype(library.get_seismic_string())
 
     # ---- search

@@ -6,7 +6,6 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -143,26 +142,18 @@ class SparseEncoder(Student):
         """What ``encode_texts`` gives for queries, from tokenizer and table alone."""
         if self.query_table is None:
             raise ValueError("queries of this student are encoded by its model")
-        rows = [sorted(set(ids)) for ids in self._query_ids(texts)]
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        terms = np.fromiter(chain.from_iterable(rows), np.int32)
-        weights = self.query_table.detach().cpu().numpy()[terms]
-        heavy = weights > 0
-        if not heavy.all():
-            lengths = np.bincount(np.repeat(np.arange(len(rows)), lengths)[heavy], minlength=len(rows))
-            terms, weights = terms[heavy], weights[heavy]
-        width = int(lengths.max(initial=0))
-        padded: tuple[np.ndarray, np.ndarray] = (
-            np.zeros((len(rows), width), np.int32),
-            np.zeros((len(rows), width), np.float32),
-        )
+        table = self.query_table.detach().cpu().numpy()
+        rows = [_heavy(ids, table) for ids in self._query_ids(texts)]
+        lengths = np.array([len(terms) for terms, _ in rows], np.int64)
         if len(rows) == 1:  # a single query, whose latency counts, has no padding
-            padded = terms[None], weights[None]
+            padded = rows[0][0][None], rows[0][1][None]
         else:
-            filled = np.arange(width) < lengths[:, None]
-            padded[0][filled], padded[1][filled] = terms, weights
-        arrays = zip(("terms", "weights", "lengths"), (*padded, lengths), strict=True)
-        return {name: torch.from_numpy(array) for name, array in arrays}
+            shape = (len(rows), int(lengths.max(initial=0)))
+            padded = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+            for row, (terms, weights) in enumerate(rows):
+                padded[0][row, : len(terms)], padded[1][row, : len(terms)] = terms, weights
+        arrays = {"terms": padded[0], "weights": padded[1], "lengths": lengths}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def refitted(self, token_weights: np.ndarray) -> SparseEncoder:
         """This student with the IDF of another collection in its queries; what it makes of passages is the same."""
@@ -255,6 +246,15 @@ def _vocabulary(tokenizer: TextTokenizer, size: int) -> list[str]:
             "checkpoint"
         )
     return tokens + [f"[no token {row}]" for row in range(len(tokens), size)]
+
+
+def _heavy(ids: list[int], table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different terms of a query that weigh something, and their weights."""
+    terms = np.array(sorted(set(ids)), np.int32)
+    weights = table[terms]
+    if weights.min(initial=1) > 0:
+        return terms, weights
+    return terms[weights > 0], weights[weights > 0]
 
 
 def _checked(kind: str, token_weights: np.ndarray | None, tokens: int, size: int) -> Tensor:
