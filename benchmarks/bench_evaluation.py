@@ -3,8 +3,8 @@
     python benchmarks/bench_evaluation.py [--quick]
 
 Both start from what they take: ours from a ``Run``, pytrec-eval from dictionaries, and both end with a mean of each
-measure. Rounds alternate who comes first; what is stated is the median. A fresh process (its compiled measures cached on
-disk by an earlier one) says what the first call costs more than a later one. The result goes to
+measure. Rounds alternate who comes first; what is stated is the median. A fresh process, whose compiled measures an
+earlier one left on disk, says what the first call costs more than a later one. The result goes to
 ``benchmarks/results/evaluation.json``.
 """
 

@@ -82,12 +82,19 @@ def seed(place: Path, number: int, queries: int, resolved: str, steps: list[dict
     passages = np.array([f"passage-{row}" for row in range(PASSAGES)], dtype=object)
     rows = np.concatenate([generator.choice(PASSAGES, DEPTH, replace=False) for _ in names])
     found = -np.sort(-generator.normal(0, 1, (queries, DEPTH)), 1).ravel()
-    Run(names, np.arange(0, len(rows) + 1, DEPTH), passages[rows], found).write(place / "runs" / "made.test.trec", "made")
+    Run(names, np.arange(0, len(rows) + 1, DEPTH), passages[rows], found).write(
+        place / "runs" / "made.test.trec", "made"
+    )
     values = {measure: generator.beta(1 + number % 5 / 9, 2, queries) for measure in MEASURES}
     measured = Measured(tuple(names), values, 0)
     write_per_query(place / "per_query.parquet", {("made", "test"): measured})
     means = measured.means()
-    cost = {"train_seconds": 100.0, "flops": 1 + generator.random(), "latency_p99_ms": generator.random(), "index_bytes": 9}
+    cost = {
+        "train_seconds": 100.0,
+        "flops": 1 + generator.random(),
+        "latency_p99_ms": generator.random(),
+        "index_bytes": 9,
+    }
     collections = {"made/test": {"queries": queries, "measures": means}}
     (place / "metrics.json").write_text(json.dumps({"collections": collections, "cost": cost}))
     hardware = {"machine": "x86_64", "cores": 2, "accelerator": "cpu"}
@@ -149,7 +156,9 @@ def main() -> int:
         for _ in range(rounds + 1):
             start = time.perf_counter()
             command = [sys.executable, "-m", "retrieval_kd", "report", str(target)]
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+            environment = os.environ | {
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            }
             subprocess.run(command, check=True, cwd=temporary, env=environment, stdout=subprocess.DEVNULL)
             times.append(time.perf_counter() - start)
         size = (target / "report.html").stat().st_size
@@ -160,7 +169,14 @@ def main() -> int:
     }
     held = all(row.get("held", True) for row in figures.values())
     if not arguments.quick:
-        setting = {"rows": rows, "seeds": seeds, "queries": queries, "depth": DEPTH, "steps": STEPS, "columns": len(COLUMNS)}
+        setting = {
+            "rows": rows,
+            "seeds": seeds,
+            "queries": queries,
+            "depth": DEPTH,
+            "steps": STEPS,
+            "columns": len(COLUMNS),
+        }
         keep("report", {"setting": setting, "figures": figures, "seconds": times, "passed": held, "machine": about})
     print("passed" if held else "FAILED")
     return 0 if held else 1

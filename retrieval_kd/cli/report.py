@@ -2,8 +2,8 @@
 
 usage: retrieval-kd report TABLE|RUN [RUN …] [output=FILE]
 
-One file that loads nothing from anywhere and runs no script. TABLE is a table's name or its folder in outputs/tables; of
-several runs' folders the first is what the others are compared with.
+One file that loads nothing and runs no script. TABLE is a table's name or its folder in outputs/tables; of several runs
+the first is what the others are compared with.
 
   retrieval-kd report quickstart                    outputs/tables/quickstart/report.html
   retrieval-kd report outputs/train/4f1c… outputs/train/91ab… output=both.html

@@ -4,7 +4,7 @@ usage: retrieval-kd table NAME [scale=quick|small|paper] [only=ROW,…] [dry_run
 
   retrieval-kd table quickstart                     what is done already is not run again
   retrieval-kd table quickstart only=BM25,teacher   some rows
-  retrieval-kd table quickstart dry_run=true        what would run: teacher calls, GPU-hours, disk, memory, what is missing
+  retrieval-kd table quickstart dry_run=true        what would run: calls, GPU-hours, disk, memory, and what is missing
 NAME is a folder of experiments/, or a path to a folder with a table.yaml.
 """
 
@@ -17,7 +17,6 @@ from retrieval_kd.contracts import UserError
 
 def run(arguments: list[str]) -> int:
     """Print each row when it is ready, then the whole table; 1 when a row fails its expectation."""
-    from retrieval_kd.evaluation.table_forms import COMMANDS
     from retrieval_kd.pipeline.table import Request, bring
 
     if not arguments or "=" in arguments[0]:
@@ -40,8 +39,10 @@ def run(arguments: list[str]) -> int:
     folder = bring(request, lambda line: print(line, flush=True))
     if request.dry_run:
         return 0
-    text = (folder / "table.md").read_text(encoding="utf-8").partition(f"## {COMMANDS}")[0]
-    print(f"\n{text}\n{folder}/table.md (with each row's command), table.json, table.tex, table.html")
+    text = (folder / "table.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    print(
+        f"\n{text}\n{folder}/table.md, also as .json, .tex and .html: with each row's command, and what was published"
+    )
     rows = json.loads((folder / "table.json").read_text(encoding="utf-8"))["rows"]
     return 1 if any(cell["status"] == "FAIL" for row in rows for cell in row["cells"].values()) else 0
 

@@ -1,4 +1,4 @@
-"""Pages that need no network and run no script: escaped text in a few tags, one style, and a policy that forbids more."""
+"""Pages that need no network and run no script: escaped text in a few tags, one style, a policy that forbids more."""
 
 from __future__ import annotations
 

@@ -97,9 +97,7 @@ def corrected(family: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def detectable(
-    spread: float, queries: int, comparisons: int = 1, level: float = LEVEL, power: float = POWER
-) -> float:
+def detectable(spread: float, queries: int, comparisons: int = 1, level: float = LEVEL, power: float = POWER) -> float:
     """The smallest true difference that a paired test would call significant with this power.
 
     ``(t(1 - level / (2 comparisons)) + t(power)) * spread / sqrt(queries)``, where t are quantiles of Student's

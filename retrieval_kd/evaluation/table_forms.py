@@ -9,7 +9,7 @@ from retrieval_kd.evaluation import markup
 from retrieval_kd.evaluation.tables import Shown, aligned
 
 PUBLISHED = ["system", "cell", "value", "source"]
-COMMANDS = "Commands"  # the heading under which each row's stand
+
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -26,7 +26,7 @@ def as_markdown(table: Shown) -> str:
     if table.published:
         parts += ["## Published", "", *aligned(PUBLISHED, table.published), ""]
     if any(table.commands):
-        parts += [f"## {COMMANDS}", "", "```"]
+        parts += ["## Commands", "", "```"]
         for row, commands in zip(table.cells, table.commands, strict=True):
             parts += [f"# {row[0]}", *commands]
         parts += ["```", ""]

@@ -89,10 +89,13 @@ def read_spec(content: Any, where: str) -> TableSpec:
         data=dict(_items(content, "data", where)),
         rows=(),
         exceptions={
-            name: _deviation(value, f"{where}: exceptions.{name}") for name, value in _items(content, "exceptions", where)
+            name: _deviation(value, f"{where}: exceptions.{name}")
+            for name, value in _items(content, "exceptions", where)
         },
-        references={name: _published(content["references"], name, f"{where}: references")
-                    for name, _ in _items(content, "references", where)},
+        references={
+            name: _published(content["references"], name, f"{where}: references")
+            for name, _ in _items(content, "references", where)
+        },
         hardware={scale: str(text) for scale, text in _items(content, "hardware", where)},
         hours={scale: _number(value, f"{where}: hours.{scale}") for scale, value in _items(content, "hours", where)},
     )

@@ -245,4 +245,6 @@ def _deviations(spec: TableSpec, scale: str, rows: Sequence[Row]) -> list[str]:
         for cell, expected in row.spec.expected.get(scale, {}).items():
             if expected.exception and status(spec, scale, row, cell) is Status.OKISH:
                 leaning.setdefault(expected.exception, []).append(f"{row.spec.name}, {cell}")
-    return [f"Known deviation {name} ({'; '.join(where)}): {spec.exceptions[name].why}" for name, where in leaning.items()]
+    return [
+        f"Known deviation {name} ({'; '.join(where)}): {spec.exceptions[name].why}" for name, where in leaning.items()
+    ]

@@ -1,4 +1,4 @@
-"""What a table's rows would run: each step with its calls, GPU-hours, disk and memory, and what is missing for it here."""
+"""What a table's rows would run: each step with its calls, GPU-hours, disk and memory, and what is missing here."""
 
 from __future__ import annotations
 

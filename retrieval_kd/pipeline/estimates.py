@@ -48,7 +48,7 @@ class EncoderSize:
 
     @property
     def multiplied(self) -> int:
-        """Weights that each token is multiplied by: four attention matrices and a feed-forward of four times the size."""
+        """Weights that each token is multiplied by: four attention matrices, and eight of feed-forward."""
         return self.per_token or 12 * self.layers * self.dimension**2
 
     def activations(self, texts: int, length: int) -> int:

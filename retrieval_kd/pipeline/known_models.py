@@ -1,7 +1,7 @@
 """Sizes of models that are often named, for plans on machines that do not have them.
 
-Each is what the model's own configuration says: weights, dimension, heads, layers. Of encoder-decoders it is the encoder,
-which reads the text; the decoder says a token.
+Each is what the model's own configuration says: weights, dimension, heads, layers. Of encoder-decoders the layers are
+the encoder's, which reads the text; the decoder says a token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One page about a table or about runs: tables, curves, scores by role, quality against cost, queries, configurations."""
+"""One page about a table or runs: tables, curves, scores by role, quality against cost, queries, configurations."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def _link(name: str, title: str) -> str:
 
 def _curves(rows: Sequence[Reported]) -> Iterator[str]:
     """A chart for each column of the logs, a line for each seed of each row."""
-    logs = [(style, row, folder) for style, row in enumerate(rows) for folder in row.folders if (folder / LOG).is_file()]
+    logs = [
+        (style, row, folder) for style, row in enumerate(rows) for folder in row.folders if (folder / LOG).is_file()
+    ]
     found: dict[str, list[Series]] = {}
     for style, row, folder in logs:
         for name, curve in read_curves(folder / LOG).items():

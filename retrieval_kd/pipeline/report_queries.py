@@ -33,9 +33,11 @@ def query_parts(report: Report) -> Iterator[str]:
     texts = Texts.of(compared[0][0], label)
     if texts.collection is None:
         yield markup.tag("p", "The texts are not on this machine, their ids are.", cls="soft")
-    runs = {row.name: _run(row, label) for pair in compared for row in pair}
+    both = {row.name: row for pair in compared for row in pair}.values()
+    runs = {row.name: _run(row, label) for row in both}
+    measured = {row.name: row.values(report.cell) for row in both}
     for row, control in compared:
-        values, baseline = row.values(report.cell), control.values(report.cell)
+        values, baseline = measured[row.name], measured[control.name]
         differences = {query: values[query] - baseline[query] for query in values if query in baseline}
         ordered = sorted(differences, key=lambda query: (-differences[query], query))
         wins = [query for query in ordered[:MOST] if differences[query] > SAME]

@@ -70,7 +70,9 @@ def read(folders: Sequence[Path]) -> Report:
                 return _of_table(folder)
     for folder in folders:
         if not (folder / METRICS).is_file() or not (folder / MANIFEST).is_file():
-            raise UserError(f"{folder}: neither a table's folder (it holds {TABLE}) nor a run's ({METRICS}, {MANIFEST})")
+            raise UserError(
+                f"{folder}: neither a table's folder (it holds {TABLE}) nor a run's ({METRICS}, {MANIFEST})"
+            )
     return _of_runs(folders)
 
 
@@ -96,9 +98,7 @@ def _of_table(folder: Path) -> Report:
 def _of_runs(folders: Sequence[Path]) -> Report:
     names = _names(folders)
     found = [json.loads((folder / METRICS).read_text(encoding="utf-8")) for folder in folders]
-    cells = [
-        f"{label} {measure}" for label, one in found[0]["collections"].items() for measure in one["measures"]
-    ]
+    cells = [f"{label} {measure}" for label, one in found[0]["collections"].items() for measure in one["measures"]]
     if not cells:
         raise UserError(f"{folders[0]}: nothing was measured there, its collections have no judgements")
     spec = TableSpec(

@@ -110,7 +110,9 @@ def _of_stage(plan: Plan, counts: Counts) -> Iterator[tuple[str, StepCost]]:
 
 def _indexed(counts: Counts, entry: Entry) -> StepCost:
     passages = counts.passages(entry)
-    return StepCost(unknown=(f"passages of {entry.name}",)) if passages is None else StepCost(disk=passages * INDEX_BYTES)
+    return (
+        StepCost(unknown=(f"passages of {entry.name}",)) if passages is None else StepCost(disk=passages * INDEX_BYTES)
+    )
 
 
 def _run(counts: Counts, entry: Entry, depth: int) -> StepCost:
@@ -154,7 +156,7 @@ def _asked(plan: Plan, counts: Counts, lists: Lists) -> StepCost:
     if queries is None or pairs is None:
         return StepCost(unknown=(f"queries of {lists.entry.label}",))
     total = StepCost(calls=pairs)
-    for name, node in plan.parts.scorers.items():
+    for node in plan.parts.scorers.values():
         found = model_of(node)
         size = model_size(**found) if found else None
         if found and size is None:
@@ -165,7 +167,9 @@ def _asked(plan: Plan, counts: Counts, lists: Lists) -> StepCost:
         else:
             passages = min(pairs, counts.passages(lists.entry) or pairs)
             encoder = node["encoder"]
-            tokens = passages * _length(encoder, "passage", lists.entry) + queries * _length(encoder, "query", lists.entry)
+            tokens = passages * _length(encoder, "passage", lists.entry) + queries * _length(
+                encoder, "query", lists.entry
+            )
             disk = (queries + passages) * (size.dimension if size else 0) * 4
         operations = FORWARD * size.multiplied * tokens if size else 0.0
         total = replace(total, operations=total.operations + operations, disk=total.disk + disk)

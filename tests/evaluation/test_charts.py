@@ -51,7 +51,12 @@ def test_long_lines_are_thinned_to_means():
 
 def test_nothing_of_a_text_is_markup():
     evil = "<script>alert('x')</script>"
-    said = [markup.table([evil], [[evil]]), markup.details(evil, markup.code([evil])), key([evil]), markup.page(evil, [])]
+    said = [
+        markup.table([evil], [[evil]]),
+        markup.details(evil, markup.code([evil])),
+        key([evil]),
+        markup.page(evil, []),
+    ]
     for text in said:
         assert "<script" not in text
         assert "&lt;script&gt;" in text

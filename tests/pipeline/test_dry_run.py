@@ -1,4 +1,4 @@
-"""What a table would cost: calls and operations by hand, what is missing here, and metadata in place of a collection."""
+"""What a table would cost: calls and operations by hand, what is missing here, metadata in place of a collection."""
 
 import pytest
 import yaml
@@ -54,10 +54,14 @@ def test_every_student_has_its_costs(plan):
     dense, _ = plan("encoder.name=bert-base-uncased")
     tokens, counts = plan("encoder.name=bert-base-uncased", "student=late_interaction")
     terms, _ = plan("encoder.name=bert-base-uncased", "experiment=inference_free_sparse", "student.start_terms=300")
-    each = {made.values["student"]["makes"]: representation(made.values, BERT_BASE)[1] for made in (dense, tokens, terms)}
+    each = {
+        made.values["student"]["makes"]: representation(made.values, BERT_BASE)[1] for made in (dense, tokens, terms)
+    }
     assert each == {"vectors": 768 * 4, "tokens": 180 * 128 * 4, "terms": 300 * 8}
     (train,) = costs_by_name(step_costs.step_costs(terms, Counts(terms, False)), terms)["train"]
-    per_passage = (12 * 12 * 768**2 + 768 * 30_522) * 75  # the head reads each token of a passage, queries need no model
+    per_passage = (
+        12 * 12 * 768**2 + 768 * 30_522
+    ) * 75  # the head reads each token of a passage, queries need no model
     passages = 128 * (1 + terms.values["negatives"]["per_query"])
     updates = 500_000 // 128 * terms.values["trainer"]["epochs"]
     assert train.operations == pytest.approx(6 * updates * passages * per_passage)
@@ -146,7 +150,12 @@ def test_a_step_of_several_rows_costs_once(command, tmp_path, small):
         name: {"experiment": "plain_kl", "overrides": [f"optimizer.lr={rate}"]}
         for name, rate in (("slow", 1e-5), ("fast", 1e-3))
     }
-    content = {"columns": ["things/test ndcg@10"], "seeds": {"quick": [1]}, "overrides": {"all": overrides}, "rows": rows}
+    content = {
+        "columns": ["things/test ndcg@10"],
+        "seeds": {"quick": [1]},
+        "overrides": {"all": overrides},
+        "rows": rows,
+    }
     (folder / "table.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     code, out, _ = command("table", "two", "dry_run=true")
     assert code == 0

@@ -16,7 +16,9 @@ from run_case import go
 from retrieval_kd.pipeline.report import write_report
 
 EVIL = "<script>document.title='it ran'</script><img src=http://example.org/x onerror=\"document.title='it ran'\">"
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 NEEDS_BROWSER = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium or Chrome on this machine (Debian: apt-get install chromium)"
 )
@@ -106,16 +108,18 @@ def test_runs_side_by_side(runs, tmp_path):
 
 
 def test_wins_and_losses_have_their_texts(runs, tmp_path):
-    """Queries of which one finds another first passage: their texts stand there, as text."""
+    """The three worst queries of a student that knows nothing, and no win, for it has none; the other way round too."""
     from retrieval_kd.evaluation.per_query import read_per_query
 
     values = [read_per_query(folder / "per_query.parquet", "evil", "test", "ndcg@10") for folder in runs]
-    differences = {query: values[1][query] - values[0][query] for query in values[0]}
-    page = checked(write_report(runs, tmp_path / "both.html"))
-    assert len({differences[query] for query in differences}) > 1
-    for extreme in (min(differences.values()), max(differences.values())):
-        assert extreme == 0 or f"{extreme:+.3f}" in page.text
-    assert EVIL in page.text  # a reader sees it
+    differences = sorted(values[1][query] - values[0][query] for query in values[0])
+    assert differences[-1] < 0
+    for given, sign in ((runs, 1), (runs[::-1], -1)):
+        page = checked(write_report(given, tmp_path / "both.html"))
+        shown = [f"{sign * difference:+.3f} (" for difference in differences[:3]]
+        assert all(one in page.text for one in shown)
+        assert len(re.findall(r"[+-]\d\.\d{3} \(", page.text)) == 3
+        assert EVIL in page.text  # a reader sees it
 
 
 def test_without_the_store_ids_stand_for_texts(runs, tmp_path):
@@ -174,7 +178,9 @@ def test_a_table_and_what_is_no_table(command, small, tmp_path):
     (folder / "table.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     code, _, errors = command("report", "pair")
     assert code == 2
-    assert errors == ["error: pair: neither a table's folder (it holds table.json) nor a run's (metrics.json, manifest.json)"]
+    assert errors == [
+        "error: pair: neither a table's folder (it holds table.json) nor a run's (metrics.json, manifest.json)"
+    ]
     assert command("table", "pair")[0] == 0
     code, out, _ = command("report", "pair")
     assert (code, out) == (0, "outputs/tables/pair/report.html\n")
@@ -198,7 +204,7 @@ def test_a_table_and_what_is_no_table(command, small, tmp_path):
 @pytest.mark.slow
 @NEEDS_BROWSER
 def test_in_a_browser(evil, small, command, tmp_path):
-    """Everything is there, nothing is said on the console, and what wants to run does not; ``KEEP_SCREENSHOT`` keeps one."""
+    """All is there, the console is silent, what wants to run does not; ``KEEP_SCREENSHOT=FILE`` keeps a picture."""
     folder = tmp_path / "experiments" / "seen"
     folder.mkdir(parents=True)
     rows = {
@@ -207,8 +213,13 @@ def test_in_a_browser(evil, small, command, tmp_path):
         "hard labels": {"experiment": "contrastive", "control": "untrained"},
         "KL": {"experiment": "plain_kl", "control": "hard labels", "overrides": ["trainer.log_every=1"]},
     }
-    overrides = [*small, f"data.path={evil}", f"store={tmp_path / 'store'}", "teacher=pointwise", "trainer.max_steps=8"]
-    overrides += ["scorer@teacher.scorer=bm25", "evaluation.latency={clients:[1],passes:1,queries:8,depth:5}"]
+    overrides = [*small, f"data.path={evil}", f"store={tmp_path / 'store'}", "teacher=pointwise"]
+    overrides += [
+        "trainer.max_steps=8",
+        "trainer.epochs=3",
+        "scorer@teacher.scorer=bm25",
+        "evaluation.latency={clients:[1],passes:1,queries:8,depth:5}",
+    ]
     content = {"title": "Seen", "columns": ["evil/test ndcg@10"], "seeds": {"quick": [1, 2]}, "rows": rows}
     (folder / "table.yaml").write_text(yaml.safe_dump(content | {"overrides": {"all": overrides}}, sort_keys=False))
     assert command("table", "seen")[0] == 0
@@ -238,7 +249,9 @@ def test_in_a_browser(evil, small, command, tmp_path):
 def test_the_console_is_heard(tmp_path):
     """The check itself, on a page that has something to say and runs it."""
     page = tmp_path / "page.html"
-    page.write_text("<!doctype html><title>quiet</title><script>console.error('heard'); document.title='it ran'</script>")
+    page.write_text(
+        "<!doctype html><title>quiet</title><script>console.error('heard'); document.title='it ran'</script>"
+    )
     dom, told = _browse(page, tmp_path, "--dump-dom")
     assert [line for line in told.splitlines() if "CONSOLE" in line and "heard" in line]
     assert "<title>it ran</title>" in dom
@@ -246,7 +259,13 @@ def test_the_console_is_heard(tmp_path):
 
 def _browse(page, tmp_path, *arguments):
     """What a headless browser prints, and what it tells beside."""
-    said = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'b'}"]
+    said = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'b'}",
+    ]
     found = subprocess.run(
         [BROWSER, *said, "--virtual-time-budget=2000", *arguments, page.as_uri()],
         capture_output=True,
