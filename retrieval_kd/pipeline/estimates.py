@@ -149,7 +149,7 @@ class Counts:
             return None
         limit = Limit.of(entry.data["limit"]).of_split(entry.split)
         if self.known:
-            found = len(entry.source.queries(entry.split))
+            found: int | None = len(entry.source.queries(entry.split))
         else:
             found = (stated(entry.data, "queries") or {}).get(entry.split)
         return found if limit is None or found is None else min(limit, found)

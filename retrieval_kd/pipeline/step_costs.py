@@ -236,7 +236,7 @@ def _unknown(plan: Plan, size: EncoderSize | None, passages: int | None, entry: 
 def _training_queries(plan: Plan, counts: Counts) -> int | None:
     found = [mined[1] if (mined := counts.candidates(one)) else counts.queries(one) for one in plan.train_entries]
     known = [count for count in found if count is not None]
-    return sum(known) if len(known) == len(found) and sum(known) else None
+    return (sum(known) or None) if len(known) == len(found) else None
 
 
 def _length(student: Mapping[str, Any], side: str, entry: Entry) -> float:

@@ -73,10 +73,10 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
         rows.append(_measured(spec, request, row, configs[row.name], folder))
         say(_line(_of_what_was_measured(spec, rows), request.scale, rows[-1]))
     spec = _of_what_was_measured(spec, rows)
-    places = {
+    folders = {
         row.spec.name: [seed_folder(folder, request.scale, row.spec.name, seed) for seed in row.seeds] for row in rows
     }
-    compare_rows(spec, rows, places)
+    compare_rows(spec, rows, folders)
     _write(spec, request, rows, folder)
     return folder
 

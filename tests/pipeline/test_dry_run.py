@@ -50,6 +50,7 @@ def test_operations_are_tokens_times_weights(plan):
     assert not [one for costs in named.values() for cost in costs for one in cost.unknown]
 
 
+@pytest.mark.slow
 def test_every_student_has_its_costs(plan):
     dense, _ = plan("encoder.name=bert-base-uncased")
     tokens, counts = plan("encoder.name=bert-base-uncased", "student=late_interaction")
@@ -69,6 +70,7 @@ def test_every_student_has_its_costs(plan):
     assert search.memory == 8_000_000 * 180 * 128 * 4
 
 
+@pytest.mark.slow
 def test_a_judge_is_asked_for_every_pair(plan):
     made, counts = plan(
         "experiment=pairdistill",
