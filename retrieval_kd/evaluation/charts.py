@@ -12,6 +12,7 @@ from retrieval_kd.evaluation import markup
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 34
+LINE = 11  # pixels of a line of text
 MOST_POINTS = 80  # of a line; more are averaged, for they would lie on the same pixels
 # Of Okabe and Ito's palette, which the colour-blind tell apart; dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
@@ -62,12 +63,12 @@ def chart(axes: Axes, series: Sequence[Series]) -> str:
         return ""
     across, up = Scale.of(xs, LEFT, WIDTH - RIGHT, axes.log_x), Scale.of(ys, HEIGHT - BOTTOM, TOP, False)
     parts = [*_grid(across, up), _word(WIDTH / 2, HEIGHT - 4, axes.x, "middle")]
-    if axes.y:
-        parts.append(_word(2, TOP, axes.y, "start"))
+    names: list[tuple[float, float, float]] = []
     for one in series:
-        parts += _points(one, across, up) if one.labels else [_line(one, across, up)]
+        parts += _points(one, across, up, names) if one.labels else [_line(one, across, up)]
     drawn = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(parts)}</svg>'
-    return markup.tag("figure", markup.tag("figcaption", markup.text(axes.title)), drawn)
+    title = f"{axes.title}, {axes.y}" if axes.y else axes.title
+    return markup.tag("figure", markup.tag("figcaption", markup.text(title)), drawn)
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,20 @@ def _line(one: Series, across: Scale, up: Scale) -> str:
     return f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dashed}>{name}</path>'
 
 
-def _points(one: Series, across: Scale, up: Scale) -> list[str]:
+def _points(one: Series, across: Scale, up: Scale, names: list[tuple[float, float, float]]) -> list[str]:
+    """Points with their names beside them, moved up where names would lie on each other."""
     colour, _ = looks(one.style)
     parts = []
     for a, b, label in zip(one.x, one.y, one.labels, strict=True):
         x, y = across(a), up(b)
         parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="{colour}"/>')
         right = x < (LEFT + WIDTH) / 2
-        parts.append(_word(x + (7 if right else -7), y + 3, label, "start" if right else "end"))
+        start = x + 7 if right else x - 7 - 6 * len(label)
+        line = y + 3
+        while any(
+            abs(line - taken) < LINE and begin < start + 6 * len(label) and start < end for taken, begin, end in names
+        ):
+            line -= LINE
+        names.append((line, start, start + 6 * len(label)))
+        parts.append(_word(x + (7 if right else -7), line, label, "start" if right else "end"))
     return parts

@@ -56,8 +56,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { border-bottom: 2px solid; }
-th:first-child, td:first-child { text-align: left; }
-.under td { border-bottom: 1px solid var(--line); padding: 0 .8rem .3rem; }
+th:first-child, td:first-child, .texts th { text-align: left; }
+.under td { border-bottom: 1px solid var(--line); padding: 0 .8rem .3rem; white-space: normal; }
+.under details { width: 0; min-width: 100%; }
+.under pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .texts td { text-align: left; white-space: normal; vertical-align: top; }
 tr:has(+ .under) td { border-bottom: 0; }
 p, li { max-width: 70rem; }

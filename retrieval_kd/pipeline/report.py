@@ -119,7 +119,7 @@ def _fronts(report: Report) -> Iterator[str]:
             series.append(Series("points", xs, ys, style, [point.name for point in some]))
         low, high = min(point.costs[cost] for point in points), max(point.costs[cost] for point in points)
         measure = report.cell.rsplit(" ", 1)[1]
-        yield chart(Axes(f"{measure} against {COSTS[cost].title}", COSTS[cost].title, measure, high > 5 * low), series)
+        yield chart(Axes(f"{measure} against {COSTS[cost].title}", COSTS[cost].title, log_x=high > 5 * low), series)
 
 
 def _configurations(rows: Sequence[Reported]) -> Iterator[str]:

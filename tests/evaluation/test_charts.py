@@ -32,6 +32,11 @@ def test_points_have_names_and_logarithms_are_even():
     figure = parsed(chart(Axes("cost", log_x=True), [Series("p", [1, 100], [0.1, 0.2], labels=["<i>", "two"])]))
     assert [one.text for one in figure.iter("text")][-2:] == ["<i>", "two"]
     assert len(list(figure.iter("circle"))) == 2
+    same = Series("p", [1, 1, 1], [0.1, 0.1, 0.1], labels=["one", "two", "three"])
+    heights = [float(one.get("y")) for one in parsed(chart(Axes("cost"), [same])).iter("text")][-3:]
+    assert (
+        min(abs(a - b) for a, b in ((heights[0], heights[1]), (heights[1], heights[2]), (heights[0], heights[2]))) >= 10
+    )
 
 
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-3.0, 1e-9], [1e6, 3e6], [0.1, 0.2, 0.3]])
