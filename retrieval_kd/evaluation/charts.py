@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +45,10 @@ def looks(style: int) -> tuple[str, str]:
     return COLOURS[style % len(COLOURS)], DASHES[style // len(COLOURS) % len(DASHES)]
 
 
-def key(names: Sequence[str]) -> str:
+def key(styles: Mapping[str, int]) -> str:
     """Which colour is whose, for the charts that share it."""
     parts = []
-    for style, name in enumerate(names):
+    for name, style in styles.items():
         colour, dash = looks(style)
         background = f"background: {colour}" if not dash else f"border-top: .25em dashed {colour}; height: 0"
         parts.append(markup.tag("span", f'<i style="{background}"></i>', markup.text(name), cls="key"))

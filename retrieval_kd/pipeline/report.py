@@ -78,7 +78,7 @@ def _curves(rows: Sequence[Reported]) -> Iterator[str]:
             found.setdefault(name, []).append(Series(f"{row.name}, {folder.name}", steps, values, style))
     if not found:
         return
-    yield key([row.name for row in rows])
+    yield key({row.name: style for style, row, _ in logs})
     for title, prefix, label in PANELS:
         inside = {name: found.pop(name) for name in list(found) if name.startswith(prefix)}
         if inside:
@@ -93,7 +93,7 @@ def _scores(rows: Sequence[Reported]) -> Iterator[str]:
         if found.gone:
             yield markup.tag("p", markup.text(f"The store has them no longer: {', '.join(found.gone)}."), cls="soft")
         return
-    yield key(found.roles)
+    yield key({role: style for style, role in enumerate(found.roles)})
     for names, axes, series in found.drawn:
         yield markup.tag("div", chart(axes, series), markup.tag("p", markup.text(", ".join(names)), cls="soft"))
 

@@ -59,7 +59,7 @@ def test_nothing_of_a_text_is_markup():
     said = [
         markup.table([evil], [[evil]]),
         markup.details(evil, markup.code([evil])),
-        key([evil]),
+        key({evil: 0}),
         markup.page(evil, []),
     ]
     for text in said:
