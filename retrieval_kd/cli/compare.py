@@ -109,9 +109,11 @@ def shared(values: Mapping[str, Values]) -> list[str]:
 
 def table(label: str, measure: str, comparisons: Sequence[Comparison]) -> str:
     """Aligned columns, the baseline first."""
+    from retrieval_kd.evaluation.significance import POWER
+
     first = comparisons[0]
-    head = ("system", measure, "difference", "95 % interval", "p", "Holm p", "effect", "wins/ties/losses")
-    rows = [head, (f"{first.baseline} (baseline)", f"{first.means[1]:.4f}", "", "", "", "", "", "")]
+    head = ("system", measure, "difference", "95 % interval", "p", "Holm p", "effect", "wins/ties/losses", "detectable")
+    rows = [head, (f"{first.baseline} (baseline)", f"{first.means[1]:.4f}", *[""] * 7)]
     rows += [
         (
             one.name,
@@ -122,6 +124,7 @@ def table(label: str, measure: str, comparisons: Sequence[Comparison]) -> str:
             _p(one.p_corrected),
             f"{one.effect_size:+.2f}",
             f"{one.wins}/{one.ties}/{one.losses}",
+            f"{one.detectable:.4f}",
         )
         for one in comparisons
     ]
@@ -130,7 +133,9 @@ def table(label: str, measure: str, comparisons: Sequence[Comparison]) -> str:
         "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells))
         for cells in (zip(row, widths, strict=True) for row in rows)
     ]
-    return "\n".join([f"{label}, {first.queries:,} queries, {first.test.value} test", *map(str.rstrip, lines)])
+    title = f"{label}, {first.queries:,} queries, {first.test.value} test"
+    about = f"detectable: the smallest true difference that these queries would show in {POWER:.0%} of experiments"
+    return "\n".join([title, *map(str.rstrip, lines), about])
 
 
 def _p(value: float) -> str:

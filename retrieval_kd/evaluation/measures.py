@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ KERNELS: dict[str, tuple[str, str, tuple[bool, ...]]] = {
     "success": ("hit_rate", "_hit_rate", ()),
     "hit_rate": ("hit_rate", "_hit_rate", ()),
 }
+FEW = 8  # judged passages in a list, up to which each is looked for by itself
 EXAMPLES = ("ndcg@10", "mrr@10", "map", "map@1000", "recall@100", "recall@1000", "precision@10", "success@5")
 
 
@@ -108,20 +112,45 @@ def _arrays(
     ordered = sorted(relevances, key=relevances.__getitem__, reverse=True)
     numbers = {passage_id: number for number, passage_id in enumerate(ordered)}
     judged = np.array([(number, relevances[passage_id]) for passage_id, number in numbers.items()], dtype=np.int64)
-    known = numbers.keys() | {left_out}
-    found = [(rank, passage_id) for rank, passage_id in enumerate(passage_ids) if passage_id in known]
+    # Of thousands of passages few are judged; which ones is found without a step of Python for each of the others.
+    found = {left_out, *numbers}.intersection(passage_ids)
+    if len(found) > FEW:
+        places = [(rank, passage_id) for rank, passage_id in enumerate(passage_ids) if passage_id in found]
+    else:
+        places = [(passage_ids.index(passage_id), passage_id) for passage_id in found if passage_id is not None]
     ranked = np.full((len(passage_ids), 2), -1, dtype=np.int64)
-    for rank, passage_id in found:
+    for rank, passage_id in places:
         ranked[rank, 0] = numbers.get(passage_id, -1)
-    ranked = np.delete(ranked, [rank for rank, passage_id in found if passage_id == left_out], axis=0)
+    if left_out in found:
+        ranked = np.delete(ranked, [rank for rank, passage_id in places if passage_id == left_out], axis=0)
     return judged.reshape(-1, 2), ranked
 
 
 def _computed(one: _Measure) -> Callable[[np.ndarray, np.ndarray], float]:
     """The function of (judged, ranked) behind a measure."""
     module, name, further = KERNELS[one.kind]
-    kernel = getattr(import_module(f"ranx.metrics.{module}"), name)
+    with _bare("ranx", "ranx.metrics"):
+        kernel = getattr(import_module(f"ranx.metrics.{module}"), name)
     return lambda judged, ranked: kernel(judged, ranked, one.cutoff, one.level, *further)
+
+
+@contextmanager
+def _bare(*packages: str) -> Iterator[None]:
+    """Packages as mere places of their modules; who imports them afterwards gets them whole.
+
+    ranx imports pandas, seaborn and ir_datasets beside its measures, which takes longer than measuring.
+    """
+    made = [name for name in packages if name not in sys.modules]
+    for name in made:
+        spec = find_spec(name)
+        if spec is None:
+            raise UserError(f"measures need {name}, which is not installed: pip install 'ranx>=0.3.21,<0.4'")
+        sys.modules[name] = module_from_spec(spec)
+    try:
+        yield
+    finally:
+        for name in made:
+            sys.modules.pop(name, None)
 
 
 def _parse(name: str) -> _Measure:

@@ -14,6 +14,7 @@ from retrieval_kd.contracts import UserError
 PerQuery = Mapping[str, float]
 CHUNK = 4_000_000  # numbers held at once while resampling
 SAME = 1e-9  # two values of a measure that differ by less are a tie
+LEVEL, POWER = 0.05, 0.8  # of a test that is asked which difference it could show; the usual ones
 
 
 class PairedTest(StrEnum):
@@ -40,6 +41,8 @@ class Comparison:
     test: PairedTest
     p: float
     p_corrected: float  # equals p until the comparison is corrected as part of a family
+    spread: float  # standard deviation of the differences by query
+    detectable: float  # the smallest true difference that so many queries would show, see ``detectable``
 
 
 def compare(
@@ -80,13 +83,39 @@ def paired(
         test=test,
         p=p,
         p_corrected=p,
+        spread=spread,
+        detectable=detectable(spread, len(differences)),
     )
 
 
 def corrected(family: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p-values of comparisons that are read together."""
     adjusted = holm([comparison.p for comparison in family])
-    return [replace(comparison, p_corrected=float(p)) for comparison, p in zip(family, adjusted, strict=True)]
+    return [
+        replace(one, p_corrected=float(p), detectable=detectable(one.spread, one.queries, len(family)))
+        for one, p in zip(family, adjusted, strict=True)
+    ]
+
+
+def detectable(spread: float, queries: int, comparisons: int = 1, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest true difference that a paired test would call significant with this power.
+
+    ``(t(1 - level / (2 comparisons)) + t(power)) * spread / sqrt(queries)``, where t are quantiles of Student's
+    distribution with queries - 1 degrees of freedom. Of several comparisons the level is that of Holm's first and
+    strictest step.
+
+    Args:
+        spread: standard deviation of the differences by query.
+        queries: how many.
+        comparisons: how many are corrected together.
+        level: of the two-sided test.
+        power: chance that the difference is shown.
+    """
+    from scipy.special import stdtrit
+
+    freedom = queries - 1
+    quantiles = stdtrit(freedom, 1 - level / (2 * comparisons)) + stdtrit(freedom, power)
+    return float(quantiles * spread / math.sqrt(queries))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -16,6 +16,7 @@ from retrieval_kd.pipeline.estimates import (
     encoder_size,
     in_words,
     keeps_vectors,
+    representation,
     stores_scores,
 )
 from retrieval_kd.pipeline.page import TIMES, Page
@@ -137,10 +138,10 @@ def scorer_size(node: dict[str, Any]) -> EncoderSize | None:
 def _add_disk(page: Page, plan: Plan, counts: Counts, size: EncoderSize | None) -> None:
     rows = [_runs(plan, counts)]
     if plan.values["engine"]["holds"] == "representations" and size is not None:
-        if "pooling" in plan.values["student"]:
-            copies = len(rounds(plan)) or 1  # what was encoded for mining, or measured between rounds, stays
-            entries = {entry.name: entry for entry in plan.entries.evaluate}.values()
-            rows += [_vectors(entry, counts, size, copies) for entry in entries]
+        copies = len(rounds(plan)) or 1  # what was encoded for mining, or measured between rounds, stays
+        entries = {entry.name: entry for entry in plan.entries.evaluate}.values()
+        if (made := representation(plan.values, size)) is not None:
+            rows += [_representations(entry, counts, made, copies) for entry in entries]
         if plan.trained is not None:
             models, weights = len(plan.trainings), f"{size.parameters:,} weights {TIMES} 4 bytes"
             label = "model" if models == 1 else f"{models} models"
@@ -163,27 +164,47 @@ def _runs(plan: Plan, counts: Counts) -> tuple[str, str]:
     return f"runs {in_words(size)}", f"{sum(known):,} lines {TIMES} about {size / max(1, sum(known)):.0f} bytes"
 
 
-def _vectors(entry: Entry, counts: Counts, size: EncoderSize, copies: int) -> tuple[str, str]:
+def _representations(entry: Entry, counts: Counts, made: tuple[str, int, str], copies: int) -> tuple[str, str]:
+    name, each, product = made
     passages = counts.passages(entry)
-    product = f"passages {TIMES} {size.dimension} dimensions {TIMES} 4 bytes"
-    product += f" {TIMES} {copies} rounds" if copies > 1 else ""
+    product = f"passages {TIMES} {product}" + (f" {TIMES} {copies} rounds" if copies > 1 else "")
     if passages is None:
-        return f"vectors of {entry.name}", product
-    return f"vectors of {entry.name} {in_words(copies * passages * size.dimension * 4)}", f"{passages:,} {product}"
+        return f"{name} of {entry.name}", product
+    return f"{name} of {entry.name} {in_words(copies * passages * each)}", f"{passages:,} {product}"
+
+
+def training_memory(plan: Plan, size: EncoderSize) -> tuple[int, int]:
+    """Bytes of weights with their optimizer state, and of the activations of a step whose texts are all the longest."""
+    student, trainer = plan.values["student"], plan.values["trainer"]
+    queries, listed = trainer["batch_size"], texts_per_query(plan)
+    state = size.parameters * STATE_BYTES * (1 if student.get("shared", True) else 2)
+    kept = size.activations(queries * listed, student["passage"]["max_length"])
+    if encodes_queries(student):
+        kept += size.activations(queries, student["query"]["max_length"])
+    return state, kept
+
+
+def texts_per_query(plan: Plan) -> int:
+    """Passages of a query's list in a batch."""
+    negatives = plan.values["negatives"]
+    return 1 + int(negatives["per_query"]) + int(negatives.get("made", {}).get("per_query", 0))
+
+
+def encodes_queries(student: Mapping[str, Any]) -> bool:
+    """Whether queries need the model: those of an inference-free student do not."""
+    return bool(student.get("query_weights", "encoder") == "encoder")
 
 
 def _memory(plan: Plan) -> tuple[int, list[tuple[str, str, str]]] | None:
     """Bytes of a training step whose texts all have the greatest length, and their rows; most steps need far less."""
-    student, trainer = plan.values["student"], plan.values["trainer"]
+    trainer = plan.values["trainer"]
     size = encoder_size(**plan.values["encoder"])
-    if size is None or "pooling" not in student:
+    if size is None:
         return None
-    negatives = plan.values["negatives"]
-    queries, listed = trainer["batch_size"], 1 + negatives["per_query"] + negatives.get("made", {}).get("per_query", 0)
-    state = size.parameters * STATE_BYTES * (1 if student["shared"] else 2)
-    kept = size.activations(queries, student["query"]["max_length"])
-    kept += size.activations(queries * listed, student["passage"]["max_length"])
+    state, kept = training_memory(plan, size)
+    queries = trainer["batch_size"]
     most = "one group of like length at a time" if trainer["gradient_cache"] else "all of the greatest length"
-    texts = f"{queries} queries, {queries * listed} passages"
+    asked = f"{queries} queries, " if encodes_queries(plan.values["student"]) else ""
+    texts = f"{asked}{queries * texts_per_query(plan)} passages"
     weights = ("memory", f"weights, gradients, AdamW {in_words(state)}", f"{STATE_BYTES} bytes a weight")
     return state + kept, [weights, ("", f"activations of a step up to {in_words(kept)}", f"{texts}, {most}")]

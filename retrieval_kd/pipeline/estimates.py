@@ -44,6 +44,12 @@ class EncoderSize:
     heads: int
     layers: int
     depth: int
+    per_token: int = 0  # weights that each token is multiplied by, where they are not those of a BERT
+
+    @property
+    def multiplied(self) -> int:
+        """Weights that each token is multiplied by: four attention matrices, and eight of feed-forward."""
+        return self.per_token or 12 * self.layers * self.dimension**2
 
     def activations(self, texts: int, length: int) -> int:
         """Bytes kept for the backward pass of so many texts of full length."""
@@ -51,9 +57,16 @@ class EncoderSize:
         return texts * length * self.layers * per_token
 
 
+def stated(data: Mapping[str, Any], key: str) -> Any:
+    """What a data option states of its collection's size (``counts``), for one that is not on this machine."""
+    counts: Mapping[str, Any] = data.get("counts") or {}
+    own = counts.get(str(data.get("name")))  # of an option that stands for many collections
+    return (own if isinstance(own, Mapping) else counts).get(key)
+
+
 def encoder_size(name: str, layers: int | None = None, path: str | None = None) -> EncoderSize | None:
     """Sizes of an encoder that is on this machine; None for one that would have to be fetched or made."""
-    folder = _folder(path or name)
+    folder = folder_of(path or name)
     if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         return None
     config = json.loads((folder / "config.json").read_text())
@@ -70,7 +83,8 @@ def encoder_size(name: str, layers: int | None = None, path: str | None = None) 
     return EncoderSize(parameters, dimension, config.get("num_attention_heads", 1), kept, depth)
 
 
-def _folder(name: str) -> Path | None:
+def folder_of(name: str) -> Path | None:
+    """Where a model's files are on this machine."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -131,18 +145,24 @@ class Counts:
 
     def queries(self, entry: Entry | None) -> int | None:
         """Queries of a split."""
-        if entry is None or not self.known:
+        if entry is None:
             return None
         limit = Limit.of(entry.data["limit"]).of_split(entry.split)
-        found = len(entry.source.queries(entry.split))
-        return found if limit is None else min(limit, found)
+        if self.known:
+            found: int | None = len(entry.source.queries(entry.split))
+        else:
+            found = (stated(entry.data, "queries") or {}).get(entry.split)
+        return found if limit is None or found is None else min(limit, found)
 
     def passages(self, entry: Entry) -> int | None:
         """Passages of a collection, from a step's record or counted, if that is quick."""
-        for step in (self.plan.index(entry), self.plan.encoded(entry)) if self.known else ():
+        if not self.known:
+            found, limit = stated(entry.data, "passages"), Limit.of(entry.data["limit"]).passages
+            return found if limit is None or found is None else min(limit, found)
+        for step in (self.plan.index(entry), self.plan.encoded(entry)):
             if step.done:
                 return int(_recorded(step)["passages"])
-        return self._counted(entry) if self.known else None
+        return self._counted(entry)
 
     def at_least(self, entry: Entry, seconds: float) -> int:
         """Passages that a collection has for certain: all, or as many as can be counted in some seconds."""
@@ -204,6 +224,20 @@ def _recorded(step: Step) -> dict[str, Any]:
     """What a finished step wrote down."""
     record: dict[str, Any] = step.record()
     return record
+
+
+def representation(values: Mapping[str, Any], size: EncoderSize) -> tuple[str, int, str] | None:
+    """What a student makes of a passage: its name, its bytes at most, and their product; None where nothing says."""
+    student, times = values["student"], "\N{MULTIPLICATION SIGN}"
+    kind = student.get("makes")
+    if kind == "vectors":
+        return "vectors", size.dimension * 4, f"{size.dimension} dimensions {times} 4 bytes"
+    if kind == "tokens":
+        length, dimensions = student["passage"]["max_length"], student["dimensions"]
+        product = f"at most {length} tokens {times} {dimensions} dimensions {times} 4 bytes"
+        return "token vectors", length * dimensions * 4, product
+    terms = values["regularizer"].get("terms") or student.get("start_terms")
+    return ("terms", terms * 8, f"about {terms} terms {times} 8 bytes") if kind == "terms" and terms else None
 
 
 def optimizer_steps(trainer: Mapping[str, Any], queries: int) -> int:

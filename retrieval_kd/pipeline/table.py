@@ -6,28 +6,29 @@ import json
 import logging
 import os
 import platform
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file
 from retrieval_kd.evaluation import tables
 from retrieval_kd.evaluation.per_query import read_per_query
-from retrieval_kd.evaluation.significance import PerQuery, corrected, paired
-from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, at_scale, read_spec
+from retrieval_kd.evaluation.significance import LEVEL, POWER, PerQuery, corrected, paired
+from retrieval_kd.evaluation.table_forms import as_html, as_latex, as_markdown
+from retrieval_kd.evaluation.table_spec import RowSpec, TableSpec, at_scale, row_folder
 from retrieval_kd.pipeline.beforehand import Work, planned
 from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
+from retrieval_kd.pipeline.dry_run import TERAFLOPS, DryRun
 from retrieval_kd.pipeline.plan import Plan
-from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.run import MANIFEST, METRICS, holds, lay_out
+from retrieval_kd.pipeline.table_files import find, read_table
 
 log = logging.getLogger(__name__)
 
@@ -43,22 +44,7 @@ class Request:
     only: tuple[str, ...] = ()
     dry_run: bool = False
     overrides: tuple[str, ...] = ()
-
-
-def find(name: str) -> Path:
-    """The table.yaml that a name stands for."""
-    root = Path(__file__).parents[2] / "experiments"
-    places = [
-        Path(name),
-        Path(name) / "table.yaml",
-        Path("experiments") / name / "table.yaml",
-        root / name / "table.yaml",
-    ]
-    for place in places:
-        if place.is_file():
-            return place
-    known = sorted({path.parent.name for base in (Path("experiments"), root) for path in base.glob("*/table.yaml")})
-    raise UserError(f"no table {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none here'}")
+    teraflops: float = TERAFLOPS  # what a dry run takes an accelerator to sustain
 
 
 def bring(request: Request, say: Callable[[str], None]) -> Path:
@@ -74,46 +60,43 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     configs = {
         row.name: [_config(spec, request, row, seed, path) for seed in _seeds(spec, request)] for row in spec.rows
     }
-    for row in wanted if not request.dry_run else ():
+    if request.dry_run:
+        _tell(spec, request, wanted, configs, say)
+        return folder
+    for row in wanted:
         places = [seed_folder(folder, request.scale, row.name, seed) for seed in _seeds(spec, request)]
         _check_parts(f"{path}: rows.{row.name}", configs[row.name], places)
     rows = []
     for row in spec.rows:
-        if row not in wanted and (request.dry_run or not _done(request, row, configs[row.name], folder, spec)):
-            continue
-        if request.dry_run:
-            say(_dry(row, configs[row.name]))
+        if row not in wanted and not _done(request, row, configs[row.name], folder, spec):
             continue
         rows.append(_measured(spec, request, row, configs[row.name], folder))
         say(_line(_of_what_was_measured(spec, rows), request.scale, rows[-1]))
-    if not request.dry_run:
-        spec = _of_what_was_measured(spec, rows)
-        _compare(spec, request.scale, rows, folder)
-        _write(spec, request, rows, folder)
+    spec = _of_what_was_measured(spec, rows)
+    folders = {
+        row.spec.name: [seed_folder(folder, request.scale, row.spec.name, seed) for seed in row.seeds] for row in rows
+    }
+    compare_rows(spec, rows, folders)
+    _write(spec, request, rows, folder)
     return folder
 
 
-def read_table(path: Path) -> TableSpec:
-    """A table.yaml, with every mistake told by its place."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoRepetition)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
-        raise UserError(f"{path}: {told}") from error
-    return read_spec(content, str(path))
-
-
-class _NoRepetition(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML in which a key that stands twice is a mistake: two rows of one name would hide each other."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for place, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+def _tell(
+    spec: TableSpec,
+    request: Request,
+    wanted: Sequence[RowSpec],
+    configs: Mapping[str, Sequence[DictConfig]],
+    say: Callable[[str], None],
+) -> None:
+    """What would run and what it would cost."""
+    dry = DryRun(request.teraflops)
+    for row in wanted:
+        for line in dry.row(row.name, configs[row.name]):
+            say(line)
+    for line in dry.together():
+        say(line)
+    if hours := spec.hours.get(request.scale):
+        say(f"all of it took {hours:g} hours on {spec.hardware.get(request.scale, 'hardware that is not told')}")
 
 
 def _of_what_was_measured(spec: TableSpec, rows: Sequence[tables.Row]) -> TableSpec:
@@ -137,11 +120,15 @@ def _seeds(spec: TableSpec, request: Request) -> tuple[int, ...]:
     return spec.seeds[request.scale]
 
 
-def _config(spec: TableSpec, request: Request, row: RowSpec, seed: int, path: Path) -> DictConfig:
+def _overrides(spec: TableSpec, request: Request, row: RowSpec, seed: int) -> list[str]:
+    """What makes one seed of a row."""
     said = [*spec.overrides.get("all", ()), *spec.overrides.get(request.scale, ()), *row.overrides]
-    overrides = [f"scale={request.scale}", f"experiment={row.experiment}", *said, f"seed={seed}", *request.overrides]
+    return [f"scale={request.scale}", f"experiment={row.experiment}", *said, f"seed={seed}", *request.overrides]
+
+
+def _config(spec: TableSpec, request: Request, row: RowSpec, seed: int, path: Path) -> DictConfig:
     try:
-        cfg = compose(overrides)
+        cfg = compose(_overrides(spec, request, row, seed))
         check(cfg)
     except UserError as error:
         raise UserError(f"{path}: rows.{row.name}: {error}") from error
@@ -158,14 +145,6 @@ def _check_parts(where: str, configs: Sequence[DictConfig], places: Sequence[Pat
                 Work(plan, results).check_parts()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-def _dry(row: RowSpec, configs: Sequence[DictConfig]) -> str:
-    plans = map(Plan, configs)
-    results = [result for plan in plans for result in with_rounds(plan, planned(plan))]
-    steps = {step.key: step for result in results for step in result.walk()}
-    missing = [step.name for step in steps.values() if not step.done]
-    return f"{row.name}: " + (f"to do: {', '.join(missing)}" if missing else "done")
 
 
 def _measured(
@@ -188,12 +167,18 @@ def _measured(
         cost = cost or found["cost"]
         digests = spec.data.get(request.scale, {})
         other |= any(digests.get(entry.label, entry.key) != entry.key for entry in plan.entries.evaluate)
-    return tables.Row(row, seeds, {cell: found for cell, found in values.items() if found}, cost, other)
+    commands = tuple(
+        shlex.join(["retrieval-kd", "train", *_overrides(spec, request, row, seed), f"output_dir={place}"])
+        for seed, place in zip(seeds, (seed_folder(folder, request.scale, row.name, one) for one in seeds), strict=True)
+    )
+    return tables.Row(
+        row, seeds, {cell: found for cell, found in values.items() if found}, cost, other, commands=commands
+    )
 
 
 def seed_folder(folder: Path, scale: str, row: str, seed: int) -> Path:
     """Where a row's results lie."""
-    return folder / scale / re.sub(r"[^A-Za-z0-9.+-]+", "_", row).strip("_") / f"seed-{seed}"
+    return folder / scale / row_folder(row) / f"seed-{seed}"
 
 
 def _done(request: Request, row: RowSpec, configs: Sequence[DictConfig], folder: Path, spec: TableSpec) -> bool:
@@ -214,11 +199,11 @@ def _line(spec: TableSpec, scale: str, row: tables.Row) -> str:
     measured = "  ".join(
         f"{name} {value}" for name, value in zip(header[1 : count + 1], cells[0][1 : count + 1], strict=True)
     )
-    return f"{row.spec.name:28}  {measured}  {cells[0][count + 2]}".rstrip()
+    return f"{row.spec.name:28}  {measured}  {cells[0][header.index('status')]}".rstrip()
 
 
-def _compare(spec: TableSpec, scale: str, rows: Sequence[tables.Row], folder: Path) -> None:
-    """Each row against its control, per column, corrected over the column."""
+def compare_rows(spec: TableSpec, rows: Sequence[tables.Row], places: Mapping[str, Sequence[Path]]) -> None:
+    """Each row against its control, per column, corrected over the column; ``places`` holds the folders of seeds."""
     by_name = {row.spec.name: row for row in rows}
     for cell in spec.columns:
         pairs = [
@@ -226,28 +211,21 @@ def _compare(spec: TableSpec, scale: str, rows: Sequence[tables.Row], folder: Pa
             for row in rows
             if row.spec.control in by_name and cell in row.values and cell in by_name[row.spec.control].values
         ]
+        names = dict.fromkeys(one.spec.name for pair in pairs for one in pair)
+        values = {name: values_by_query(places[name], cell) for name in names}
         family = [
-            paired(
-                _per_query(folder, scale, row, cell),
-                _per_query(folder, scale, control, cell),
-                (row.spec.name, control.spec.name),
-            )
+            paired(values[row.spec.name], values[control.spec.name], (row.spec.name, control.spec.name))
             for row, control in pairs
         ]
         for (row, _), comparison in zip(pairs, corrected(family), strict=True):
             row.against[cell] = comparison
 
 
-def _per_query(folder: Path, scale: str, row: tables.Row, cell: str) -> PerQuery:
+def values_by_query(folders: Sequence[Path], cell: str) -> PerQuery:
     """Values by query, averaged over seeds."""
     label, measure = cell.rsplit(" ", 1)
     collection, split = label.rsplit("/", 1)
-    found = [
-        read_per_query(
-            seed_folder(folder, scale, row.spec.name, seed) / "per_query.parquet", collection, split, measure
-        )
-        for seed in row.seeds
-    ]
+    found = [read_per_query(folder / "per_query.parquet", collection, split, measure) for folder in folders]
     return {query: sum(one[query] for one in found) / len(found) for query in found[0]}
 
 
@@ -257,25 +235,48 @@ def _write(spec: TableSpec, request: Request, rows: Sequence[tables.Row], folder
     queries = {label: found["queries"] for label, found in metrics["collections"].items()}
     manifest = json.loads((first / MANIFEST).read_text())
     about = {
+        "seeds": list(spec.seeds[request.scale]),
         "queries": queries,
         "data": manifest["inputs"],
         "hardware": manifest["hardware"],
         "versions": manifest["versions"],
         "commit": manifest["commit"],
     }
-    notes = [
-        f"Scale {request.scale}; "
-        + ", ".join(f"{label}: {count} queries" for label, count in queries.items())
-        + f"; seeds {', '.join(map(str, spec.seeds[request.scale]))}; {os.cpu_count()} cores, {platform.machine()},"
-        f" {manifest['hardware']['accelerator']}; commit {(manifest['commit'] or 'unknown')[:12]}.",
-        f"Compared on {spec.columns[0]}: paired randomisation test, Holm correction over the table's comparisons,"
-        " bootstrap interval of the difference.",
-    ]
+    notes = _notes(spec, request.scale, rows, queries, manifest)
+    shown = tables.shown(spec, request.scale, rows, notes)
+    content = tables.as_json(spec, request.scale, rows, about) | {"shown": asdict(shown)}
     texts = {
-        "table.json": json.dumps(tables.as_json(spec, request.scale, rows, about), indent=1) + "\n",
-        "table.md": tables.as_markdown(spec, request.scale, rows, notes),
-        "table.html": tables.as_html(spec, request.scale, rows, notes),
+        "table.json": json.dumps(content, indent=1) + "\n",
+        "table.md": as_markdown(shown),
+        "table.tex": as_latex(shown),
+        "table.html": as_html(shown),
     }
     for name, text in texts.items():
         with atomic_file(folder / name) as path:
             path.write_text(text, encoding="utf-8")
+
+
+def _notes(
+    spec: TableSpec, scale: str, rows: Sequence[tables.Row], queries: Mapping[str, int], manifest: Mapping[str, Any]
+) -> list[str]:
+    seeds = spec.seeds[scale]
+    notes = [
+        f"Scale {scale}; "
+        + ", ".join(f"{label}: {count} queries" for label, count in queries.items())
+        + f"; seeds {', '.join(map(str, seeds))}; {os.cpu_count()} cores, {platform.machine()},"
+        f" {manifest['hardware']['accelerator']}; commit {(manifest['commit'] or 'unknown')[:12]}.",
+        f"Compared on {spec.columns[0]}: paired randomisation test, Holm correction over the table's comparisons,"
+        " bootstrap interval of the difference."
+        + (" Each query's value is the mean over seeds; ± is the deviation between seeds." if len(seeds) > 1 else ""),
+    ]
+    least = [row.against[spec.columns[0]].detectable for row in rows if spec.columns[0] in row.against]
+    if least:
+        between = f"{min(least):.3f}" if len(least) == 1 else f"{min(least):.3f} to {max(least):.3f}, by row"
+        notes.append(
+            f"The smallest true difference that these queries would show (power {POWER:.0%}, level {LEVEL:g} corrected"
+            f" for {len(least)} comparison{'s' * (len(least) > 1)}): {between}."
+        )
+    if scale in spec.hardware or scale in spec.hours:
+        hours = f" in {spec.hours[scale]:g} hours" if scale in spec.hours else ""
+        notes.append(f"The expected values were measured on {spec.hardware.get(scale, 'other hardware')}{hours}.")
+    return notes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
 from retrieval_kd.contracts import Passage
+from retrieval_kd.data.files import text_digest
 from retrieval_kd.data.python_docs import SPLITS
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.compose import compose
@@ -19,23 +20,28 @@ def is_read(cfg: DictConfig) -> bool:
 
 
 def without_reading(cfg: DictConfig) -> DictConfig:
-    """The same configuration over a collection of which only the splits are known, in every stage."""
-    return compose([*cfg.overrides, f"data.source._target_={__name__}.unread"])
+    """The same configuration over collections of which only the splits are known, in every stage."""
+    named = [entry.get("split") for role in ("train", "validation", "evaluate") for entry in cfg.data[role].values()]
+    stated = (cfg.data.get("counts") or {}).get("queries") or SPLITS
+    splits = ",".join(repr(str(split)) for split in dict.fromkeys([*stated, cfg.data.split, *filter(None, named)]))
+    return compose([*cfg.overrides, f"data.source._target_={__name__}.unread", f"+data.source.splits=[{splits}]"])
 
 
 class Unread:
     """Stands for a collection that was never parsed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, splits: Sequence[str], settings: str) -> None:
         self.name = name
+        self._splits = tuple(splits)
+        self._settings = settings
 
     def digest(self) -> str:
-        """No digest of anything."""
-        return "unread"
+        """Of what names the collection, and of nothing in it."""
+        return text_digest("unread", self.name, self._settings)
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that the embedded collection has."""
-        return SPLITS
+        """The splits that it is said to have."""
+        return self._splits
 
     def passages(self) -> Iterator[Passage]:
         """Nothing yet."""
@@ -50,6 +56,6 @@ class Unread:
         return {}
 
 
-def unread(name: str, **_: object) -> Unread:
+def unread(name: str | None = None, splits: Sequence[str] = SPLITS, **settings: object) -> Unread:
     """Take the place of a source, whatever that is configured by."""
-    return Unread(name)
+    return Unread(name or "the collection", splits, repr(sorted(settings.items(), key=lambda item: item[0])))

@@ -41,7 +41,7 @@ def qrels(tmp_path):
 def test_folders(tmp_path, capsys):
     same = folder(tmp_path / "same", BASELINE)
     assert run([folder(tmp_path / "first", BASELINE), folder(tmp_path / "better", BETTER), same]) == 0
-    title, head, first, better, unchanged = capsys.readouterr().out.splitlines()
+    title, head, first, better, unchanged, about = capsys.readouterr().out.splitlines()
     expected = compare(BASELINE, {"better": BETTER, "same": BASELINE})[0]
     assert title == "docs/test, 20 queries, randomisation test"
     assert head.split()[:3] == ["system", "ndcg@10", "difference"]
@@ -57,8 +57,10 @@ def test_folders(tmp_path, capsys):
         f"{expected.p_corrected:.4f}",
         f"{expected.effect_size:+.2f}",
         "20/0/0",
+        f"{expected.detectable:.4f}",
     ]
-    assert unchanged.split()[-4:] == ["1.0000", "1.0000", "+0.00", "0/20/0"]
+    assert unchanged.split()[-5:] == ["1.0000", "1.0000", "+0.00", "0/20/0", "0.0000"]
+    assert about == "detectable: the smallest true difference that these queries would show in 80% of experiments"
 
 
 def test_run_files_against_judgements(tmp_path, qrels, capsys, monkeypatch):
@@ -70,7 +72,7 @@ def test_run_files_against_judgements(tmp_path, qrels, capsys, monkeypatch):
     assert lines[0] == "judged queries, 10 queries, t test"
     assert lines[2].split()[-1] == "0.6000"  # two first places, eight second ones
     assert lines[3].split()[1:3] == ["0.9000", "+0.3000"]
-    assert lines[3].split()[-1] == "6/4/0"
+    assert lines[3].split()[-2] == "6/4/0"
 
 
 def test_a_file_beside_a_folder(tmp_path, qrels, capsys, monkeypatch):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -115,3 +118,32 @@ def test_values_by_query_read_back(tmp_path):
     assert read_per_query(path, "one", "dev", "mrr") == {"q": 1.0}
     with pytest.raises(UserError, match="recall@1 of one/dev"):
         read_per_query(path, "one", "dev", "recall@1")
+
+
+def test_many_judged_passages_are_found_where_few_are():
+    """Beyond a few they are found another way."""
+    ids = [f"d{n}" for n in range(100)]
+    run = {"q": {passage: float(100 - n) for n, passage in enumerate(ids)}}
+    for judged in (3, 8, 9, 60):
+        judgements = {"q": {passage: 1 + n % 3 for n, passage in enumerate(ids[:: 100 // judged][:judged])} | {"z": 2}}
+        measured = measure(Run.from_dict(run), judgements, list(TREC))
+        expected = trec_eval(run, judgements, list(TREC))
+        for name in TREC:
+            np.testing.assert_allclose(measured.values[name], expected[name], atol=1e-6, err_msg=f"{judged} {name}")
+
+
+@pytest.mark.slow
+def test_measuring_imports_the_kernels_alone_and_leaves_ranx_whole():
+    code = """
+import sys
+from retrieval_kd.data.runs import Run
+from retrieval_kd.evaluation.measures import measure
+run, judged = Run.from_dict({"q": {"a": 2.0, "b": 1.0}}), {"q": {"b": 1}}
+own = measure(run, judged, ["mrr", "ndcg@10", "map", "recall@1"]).means()
+print(sorted({"ranx", "pandas", "seaborn", "ir_datasets"} & set(sys.modules)))
+import ranx
+theirs = ranx.evaluate(ranx.Qrels(judged), ranx.Run(run.as_dict()), ["mrr", "ndcg@10", "map", "recall@1"])
+print(own == {name: float(value) for name, value in theirs.items()}, own["mrr"])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240).stdout
+    assert told.splitlines()[-2:] == ["[]", "True 0.5"]

@@ -10,6 +10,7 @@ from retrieval_kd.evaluation.significance import (
     bootstrap_interval,
     compare,
     corrected,
+    detectable,
     holm,
     paired,
     randomisation_test,
@@ -115,3 +116,27 @@ def test_other_queries_are_refused():
         paired(by_query([1, 2, 3]), by_query([1, 2]), ("new", "old"))
     with pytest.raises(UserError, match="at least two"):
         paired(by_query([1]), by_query([2]), ("new", "old"))
+
+
+@pytest.mark.parametrize(("queries", "comparisons"), [(12, 1), (60, 1), (60, 5)])
+def test_a_difference_of_the_detectable_size_is_shown_four_times_in_five(queries, comparisons):
+    """By simulation: in that share of experiments p is below the level of Holm's first step."""
+    size = detectable(0.3, queries, comparisons)
+    differences = np.random.default_rng(7).normal(size, 0.3, (3000, queries))
+    shown = np.mean([t_test(one) < 0.05 / comparisons for one in differences])
+    assert shown == pytest.approx(0.8, abs=0.04 if queries < 20 else 0.025)
+
+
+def test_what_could_be_shown_is_told_with_a_comparison():
+    generator = np.random.default_rng(8)
+    baseline = generator.normal(0, 1, 40)
+    others = {f"s{i}": by_query(baseline + generator.normal(0, 0.5, 40)) for i in range(3)}
+    comparisons = compare(by_query(baseline), others, "base")
+    for name, one in zip(others, comparisons, strict=True):
+        spread = np.std(np.array(list(others[name].values())) - baseline, ddof=1)
+        assert one.spread == pytest.approx(spread)
+        assert one.detectable == pytest.approx(detectable(spread, 40, 3))
+        quantiles = stats.t.ppf([1 - 0.05 / 6, 0.8], 39).sum()
+        assert one.detectable == pytest.approx(quantiles * spread / np.sqrt(40))
+    assert detectable(0.3, 400) == pytest.approx(detectable(0.3, 100) / 2, rel=0.02)
+    assert detectable(0.0, 10) == 0

@@ -1,6 +1,8 @@
 """A table runs what is missing, says how rows stand to what was expected and to their controls, and repeats nothing."""
 
 import json
+import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -41,6 +43,11 @@ def read(tmp_path):
     return found, {row["name"]: row for row in found["rows"]}
 
 
+def rows_of(out):
+    """What a dry run says of rows, without what it says of their steps and of all together."""
+    return [line for line in out.partition("together")[0].splitlines() if not line.startswith(" ")]
+
+
 def test_only_rows_and_columns_of_what_was_asked_for_are_shown(table, command, tmp_path):
     """Of another collection than the first column is about, and at a scale that has not every row.
 
@@ -59,7 +66,8 @@ def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     table()
     code, out, errors = command("table", "three", "dry_run=true")
     assert (code, written) == (0, [])
-    assert [line.partition(":")[0] for line in out.splitlines()] == ["BM25", "untrained", "hard labels"]
+    assert [line.partition(":")[0] for line in rows_of(out)] == ["BM25", "untrained", "hard labels"]
+    assert "together, steps that rows share once: 0 teacher calls" in out
     assert not (tmp_path / "outputs").exists()
 
     code, out, errors = command("table", "three")
@@ -82,6 +90,14 @@ def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     assert against["interval"][0] <= against["difference"] <= against["interval"][1]
     assert rows["hard labels"]["cost"]["train_steps"] == 3
     assert "train_steps" not in rows["untrained"]["cost"]
+    folder = tmp_path / "outputs/tables/three"
+    for form in ("md", "tex", "html"):
+        text = (folder / f"table.{form}").read_text()
+        assert "hard labels" in text
+        assert "retrieval-kd train scale=quick experiment=contrastive" in text
+    assert "Commands" not in out
+    least = rows["untrained"]["cells"][CELL]["against"]["detectable"]
+    assert f"corrected for 2 comparisons): {least:.3f} to " in out or f" to {least:.3f}, by row" in out
 
     before, done = (tmp_path / "outputs/tables/three/table.json").read_bytes(), list(written)
     started = time.process_time()
@@ -91,11 +107,27 @@ def test_rows_run_once_and_are_compared(table, command, written, tmp_path):
     assert (tmp_path / "outputs/tables/three/table.json").read_bytes() == before
     assert out.count("hard labels") == 2
     _, out, _ = command("table", "three", "dry_run=true")
-    assert [line.partition(": ")[2] for line in out.splitlines()] == ["done", "done", "done"]
+    assert [line.partition(": ")[2] for line in out.splitlines()] == ["done", "done", "done"]  # and no more
     table(seeds={"quick": [1, 2]})
     _, out, _ = command("table", "three", "dry_run=true")
-    assert [line.partition(": ")[2] for line in out.splitlines()][:2] == ["done", "done"]  # a seed changes neither
-    assert out.splitlines()[2] == "hard labels: to do: train, encode, search, evaluate"
+    assert [line.partition(": ")[2] for line in rows_of(out)][:2] == ["done", "done"]  # a seed changes neither
+    assert rows_of(out)[2] == "hard labels: to do: train, encode, search, evaluate"
+
+
+def test_a_rows_command_makes_the_row(table, command, tmp_path):
+    table()
+    assert command("table", "three", "only=BM25")[0] == 0
+    _, rows = read(tmp_path)
+    (said,) = rows["BM25"]["commands"]
+    place = tmp_path / "outputs/tables/three/quick/BM25/seed-1"
+    before = json.loads((place / MANIFEST).read_text())["key"]
+    shutil.rmtree(place)
+    program, *arguments = shlex.split(said)
+    assert program == "retrieval-kd"
+    assert command(*arguments)[0] == 0
+    assert json.loads((place / MANIFEST).read_text())["key"] == before
+    _, out, _ = command("table", "three", "only=BM25", "dry_run=true")
+    assert out == "BM25: done\n"
 
 
 @pytest.mark.slow
@@ -222,6 +254,7 @@ def test_bad_requests(table, command, written):
     assert line.startswith("error: only=untraind: there is no such row; did you mean untrained?")
     assert "scale=huge: this table has quick, small" in refused(command, "three", "scale=huge")
     assert "dry_run=yes: it is true or false" in refused(command, "three", "dry_run=yes")
+    assert "teraflops=fast: a number above 0" in refused(command, "three", "dry_run=true", "teraflops=fast")
     assert "trainer.epoch: there is no such key; did you mean trainer.epochs?" in refused(
         command, "three", "trainer.epoch=1"
     )
