@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import Passage
+from retrieval_kd.contracts import Passage, Source
 from retrieval_kd.data.python_docs import SPLITS
-from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.compose import compose
 
-
-def is_read(cfg: DictConfig) -> bool:
-    """Whether digests and counts can be had in a moment; a source that does not say so is quick."""
-    source = build(cfg.data.source)
-    return bool(source.ready()) if hasattr(source, "ready") else True
+UNREAD = "unread"  # the key of a configuration whose collections are not to be read
 
 
 def without_reading(cfg: DictConfig) -> DictConfig:
-    """The same configuration over a collection of which only the splits are known, in every stage."""
-    return compose([*cfg.overrides, f"data.source._target_={__name__}.unread"])
+    """The same configuration over collections of which only the splits are known, in every stage."""
+    return compose([*cfg.overrides, f"+{UNREAD}=true"])
 
 
 class Unread:
-    """Stands for a collection that was never parsed."""
+    """Stands for a collection that was never parsed, or is not on this machine."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
+        self.default_split = getattr(source, "default_split", "test")
+        self._splits = tuple(getattr(source, "declared_splits", SPLITS))
 
     def digest(self) -> str:
         """No digest of anything."""
-        return "unread"
+        return f"unread {self.name}"
 
-    def splits(self) -> tuple[str, ...]:
-        """The splits that the embedded collection has."""
-        return SPLITS
+    def splits(self) -> Sequence[str]:
+        """Those that are known without reading."""
+        return self._splits
 
     def passages(self) -> Iterator[Passage]:
         """Nothing yet."""
@@ -48,8 +45,3 @@ class Unread:
     def judgements(self, split: str) -> dict[str, dict[str, int]]:
         """None yet, but there will be."""
         return {}
-
-
-def unread(name: str, **_: object) -> Unread:
-    """Take the place of a source, whatever that is configured by."""
-    return Unread(name)
