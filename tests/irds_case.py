@@ -190,7 +190,13 @@ def write_questions(home):
         },
     ]
     packed = gzip.compress(json.dumps(records, indent=4).encode())
-    test = "who was aaron's brother\t['moses', 'Moses ben Amram']\nwhere is the café\t[\"Zürich\"]\nwhat happened\t['happened there']\n"
+    test = lines(
+        [
+            ("who was aaron's brother", ["moses", "Moses ben Amram"]),
+            ("where is the café", ["Zürich"]),
+            ("what happened", ["happened there"]),
+        ]
+    )
     found = {
         ("dpr-w100", "docs"): plain(folder / "docs.tsv.gz", gzip.compress(passages.encode())),
         **{

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.data.downloads import Download, dataset, fetch, network, reading
+from retrieval_kd.data.downloads import Download, dataset, fetch, missing, network, reading
 from retrieval_kd.data.files import file_digest, text_digest
 from retrieval_kd.data.judgements import Judgements
 
@@ -45,7 +45,7 @@ class Catalogue:
 
     def missing(self) -> list[Download]:
         """Files that would have to be fetched."""
-        return [file for file in dict.fromkeys(self._downloads()) if not file.present]
+        return missing(self._downloads())
 
     def bring(self, terms: str = "") -> None:
         """Make sure that all files are here, and whole as far as sizes tell."""

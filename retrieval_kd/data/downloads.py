@@ -84,8 +84,12 @@ class Download:
         """Place, size, checksum and address."""
         about = [size_in_words(self.size)] if self.size else []
         about += [f"md5 {self.md5}"] if self.md5 else ["no checksum is published"]
-        place = self.path if self.kept else f"{self.made[0]} (unpacked)"
-        return f"{place} ({', '.join(about)}, {self.url})"
+        return f"{self.place} ({', '.join(about)}, {self.url})"
+
+    @property
+    def place(self) -> str:
+        """Where it is to be put."""
+        return str(self.path) if self.kept else f"{self.made[0]} (unpacked)"
 
     def fetch(self) -> None:
         """Bring it; what ir_datasets does not keep comes when it is unpacked."""
@@ -121,9 +125,14 @@ def listed(family: str, key: str, *made: str) -> Download:
     return Download(entry["url"], place, size, md5, tuple(folder / path for path in made), (family, key), kept)
 
 
+def missing(files: Sequence[Download]) -> list[Download]:
+    """Those that are not here, each once."""
+    return list({file.path: file for file in files if not file.present}.values())
+
+
 def fetch(name: str, files: Sequence[Download], allowed: bool = True, terms: str = "") -> None:
     """Bring what is absent, its size told first; without a network, say what goes where."""
-    absent = [file for file in dict.fromkeys(files) if not file.present]
+    absent = missing(files)
     remote = [file for file in absent if file.copy is None]
     if remote and not allowed:
         raise UserError(f"{name}: data.download=false, and these files are not here: {_listed(remote)}")
@@ -143,7 +152,7 @@ def network(name: str, files: Sequence[Download]) -> Iterator[None]:
     try:
         yield
     except (library.lazy_libs.requests().exceptions.RequestException, library.util.HashVerificationError) as error:
-        absent = [file for file in dict.fromkeys(files) if not file.present]
+        absent = missing(files)
         raise UserError(
             f"{name}: cannot be fetched ({type(error).__name__}: {_shortened(error)}); put these files there, or set"
             f" IR_DATASETS_HOME to a folder that has them: {_listed(absent)}"

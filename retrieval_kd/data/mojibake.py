@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 # A character of 0x80 to 0xbf is c2 and itself in UTF-8, one of 0xc0 to 0xff is c3 and itself less 0x40. So this finds
-# what was one character of two, three or four bytes before each byte became a character: well-formed UTF-8 only, without
-# overlong forms, surrogates and what is beyond U+10FFFF.
+# what was one character of two, three or four bytes before each byte became a character: well-formed UTF-8 only, no
+# overlong forms, no surrogates, nothing beyond U+10FFFF.
 TAIL = rb"\xc2[\x80-\xbf]"
 BROKEN = re.compile(
     rb"\xc3(?:[\x82-\x9f]" + TAIL

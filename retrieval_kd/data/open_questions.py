@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from retrieval_kd.contracts import Passage, UserError
 from retrieval_kd.data.catalogue import Catalogue, refuse_split
@@ -186,8 +185,8 @@ def unquoted(text: str) -> str:
 def read_questions(path: Path) -> list[Question]:
     """DPR's form: a question, a tab, and its answers as a Python list; the number of the line is the id."""
     found = []
-    with reading(path), path.open("rb") as raw, _plain(path, raw) as stream:
-        for number, row in enumerate(csv.reader(io.TextIOWrapper(stream, "utf-8", newline=""), delimiter="\t")):
+    with reading(path), _text(path) as stream:
+        for number, row in enumerate(csv.reader(stream, delimiter="\t")):
             try:
                 text, written = row
                 answers = ast.literal_eval(written)
@@ -199,5 +198,9 @@ def read_questions(path: Path) -> list[Question]:
     return found
 
 
-def _plain(path: Path, raw: io.BufferedReader) -> io.BufferedIOBase:
-    return gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+def _text(path: Path) -> IO[str]:
+    return (
+        gzip.open(path, "rt", encoding="utf-8", newline="")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8", newline="")
+    )

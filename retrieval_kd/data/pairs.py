@@ -65,8 +65,8 @@ class Pairs:
 
         Parquet, or the forms of PairDistill, see ``pair_forms``.
         """
-        other = _by_look(path)
-        table = _table(path) if other is None else _from_others(path, other(path))
+        reader = _by_look(path)
+        table = _table(path) if reader is None else _from_others(path, reader(path))
         count = len(table)
         texts = {name: _strings(table, name, count) for name in TEXTS}
         wrong = sorted(set(texts["order"]) - {FORWARD, BACKWARD})

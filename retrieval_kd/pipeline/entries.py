@@ -88,28 +88,18 @@ class Entry:
         from retrieval_kd.evaluation.measures import asks_answers
 
         of_answers = [name for name in asked if asks_answers(name)]
-        if of_answers and not isinstance(self.source, Answered):
+        if of_answers and not isinstance(self.source, Answered | Unread):
             raise UserError(
-                f"evaluation.measures: {of_answers[0]} is of questions with answers, and {self.label} has none; those of"
-                " data=nq have"
+                f"evaluation.measures: {of_answers[0]} is of questions with answers, and {self.label} has none; those"
+                " of data=nq have"
             )
 
     @cached_property
     def lengths(self) -> dict[Side, int]:
         """Lengths of this collection's texts, where they are not the student's own."""
-        own, found = getattr(self.source, "lengths", {}), dict[Side, int]()
-        for side in Side:
-            given = (self.data.get("lengths") or {}).get(side.value)
-            length = own.get(side.value) if given == OWN_LENGTH else given
-            if isinstance(length, str) and length.isdecimal():  # a number in place of a word
-                length = int(length)
-            if length is not None and (type(length) is not int or length < 1):
-                raise UserError(
-                    f"data.lengths.{side.value}={given}: a number of tokens, {OWN_LENGTH} (the collection's), or null (the"
-                    " student's)"
-                )
-            found |= {side: length} if length else {}
-        return found
+        own, given = getattr(self.source, "lengths", {}), self.data.get("lengths") or {}
+        found = {side: _length(side, given.get(side.value), own.get(side.value)) for side in Side}
+        return {side: length for side, length in found.items() if length is not None}
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -213,6 +203,18 @@ def _over_splits(found: Sequence[Entry]) -> Iterator[Entry]:
             if splits and split not in splits:
                 raise UserError(f"data.split={split}: {entry.name} has {', '.join(splits)}")
             yield replace(entry, split=str(split))
+
+
+def _length(side: Side, given: Any, own: int | None) -> int | None:
+    """A number of tokens, the collection's own, or none of these: the student's."""
+    if given is None or given == OWN_LENGTH:
+        return own if given else None
+    if str(given).isdecimal() and int(given) > 0:
+        return int(given)
+    raise UserError(
+        f"data.lengths.{side.value}={given}: a number of tokens, {OWN_LENGTH} (the collection's), or null (the"
+        " student's)"
+    )
 
 
 def _each_once(found: tuple[Entry, ...]) -> tuple[Entry, ...]:

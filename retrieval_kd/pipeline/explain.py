@@ -10,12 +10,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import Source, UserError
+from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.build import METADATA
 from retrieval_kd.pipeline.costs import add_costs
 from retrieval_kd.pipeline.entries import absent
-from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
+from retrieval_kd.pipeline.estimates import Counts, encoder_size, in_words, optimizer_steps
 from retrieval_kd.pipeline.origins import Origins
 from retrieval_kd.pipeline.page import Page, number
 from retrieval_kd.pipeline.plan import NO_RESULT, Plan
@@ -70,14 +70,16 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
         page.row("", _listed(given), origins.summary(limits))
 
 
-def _add_absent(page: Page, missing: Iterable[Source]) -> None:
+def _add_absent(page: Page, missing: Iterable[Any]) -> None:
     """What is still to be read or fetched."""
+    files: dict[str, int | None] = {}
     for name, source in {source.name: source for source in missing}.items():
+        wanted = source.missing() if hasattr(source, "missing") else ()
+        files |= {file.place: file.size for file in wanted}
         about = "until a command does so, once, counts and what of the steps is done are not known"
-        files = source.missing() if hasattr(source, "missing") else ()
-        page.row("", f"{name} {'is not here' if files else 'was not parsed'} yet: {about}")
-        for file in files:
-            page.row("to fetch", file.told())
+        page.row("", f"{name} was not {'fetched' if wanted else 'parsed'} yet: {about}")
+    for place, size in files.items():
+        page.row("to fetch", place if size is None else f"{place} ({in_words(size)})")
 
 
 def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origins) -> None:
