@@ -128,7 +128,7 @@ def write_archive(home: Path, count: int) -> None:
     lines = home / "collection.tsv"
     with lines.open("w", encoding="utf-8") as stream:
         for number, (_, title, text) in enumerate(generate(count)):
-            extra = (" cafÃ© â€” naïve 東京", " café", "", "", "")[number % 5]
+            extra = (" cafÃ© â\u0080\u0094 naïve 東京", " café", "", "", "")[number % 5]
             stream.write(f"{number}\t{title}{text}{extra}\n")
     folder = home / "msmarco-passage"
     folder.mkdir()

@@ -141,8 +141,11 @@ def fetch(name: str, files: Sequence[Download], allowed: bool = True, terms: str
         addresses = ", ".join(file.url for file in remote)
         log.info("%s: %d file(s) are fetched, %s, to %s: %s. %s", name, len(remote), size, home(), addresses, terms)
     for file in absent:
-        with network(name, files):
-            file.fetch()
+        try:
+            with network(name, files):
+                file.fetch()
+        except (ValueError, OSError) as error:  # no room, no permission
+            raise UserError(f"{name}: {_shortened(error)}; its files go to {home()} (IR_DATASETS_HOME)") from error
 
 
 @contextmanager

@@ -123,6 +123,15 @@ def test_without_a_network_it_is_told_which_files_go_where(irds, monkeypatch):
     assert not file.path.exists()
 
 
+def test_a_disk_without_room_is_told_before_anything_is_fetched(served, monkeypatch):
+    import ir_datasets
+
+    monkeypatch.setitem(ir_datasets.util.DownloadConfig.contents()[NAME][KEY], "size_hint", 10**18)
+    with pytest.raises(UserError, match=r"nfcorpus: Insufficient disk space: .*its files go to .*IR_DATASETS_HOME"):
+        fetch("nfcorpus", [listed(NAME, KEY)])
+    assert served.asked == []
+
+
 def test_downloads_can_be_forbidden(irds):
     with pytest.raises(
         UserError, match=r"fiqa: data.download=false, and these files are not here: .*source.zip \(17.9MB"
