@@ -4,11 +4,12 @@ import json
 
 import pytest
 from irds_case import WIKI
+from omegaconf import open_dict
 from run_case import metrics
 
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.evaluation.per_query import read_per_query
-from retrieval_kd.pipeline.compose import compose
+from retrieval_kd.pipeline.compose import changed, compose
 from retrieval_kd.pipeline.entries import entries, means
 from retrieval_kd.pipeline.explain import explain
 from retrieval_kd.pipeline.plan import Plan
@@ -17,93 +18,93 @@ from retrieval_kd.pipeline.run import train
 BM25 = ("recipe=no_training", "engine=bm25")
 
 
-def of(*overrides):
-    return entries(compose(list(overrides)))
+@pytest.fixture(scope="module")
+def of(irds):
+    """The collections of a data option with some keys changed; composed once, for that takes its time."""
+    base = compose(["data=beir", "encoder=tiny", "recipe=no_training"])
+
+    def found(option, **changes):
+        cfg = changed(base, {}, data=option)
+        with open_dict(cfg):
+            cfg.data.update(changes)
+        return entries(cfg)
+
+    return found
 
 
-def labels(*overrides):
-    return [entry.label for entry in of(*overrides).evaluate]
+def labels(found):
+    return [entry.label for entry in found.evaluate]
 
 
-def test_every_option_by_itself(irds):
-    assert labels("data=msmarco") == ["msmarco/dev"]
-    assert labels("data=msmarco", "data.split=[dev,dl19,dl20]") == ["msmarco/dev", "msmarco/dl19", "msmarco/dl20"]
-    assert labels("data=beir") == ["scifact/test"]
-    assert labels("data=beir", "data.name=msmarco") == ["msmarco/dev"]
-    assert labels("data=lotte") == ["pooled/search", "pooled/forum"]
-    assert labels("data=nq", "data.name=squad") == ["squad/test"]
-    found = of("data=msmarco")
+def test_every_option_by_itself(of):
+    assert labels(of("msmarco")) == ["msmarco/dev"]
+    assert labels(of("msmarco", split=["dev", "dl19", "dl20"])) == ["msmarco/dev", "msmarco/dl19", "msmarco/dl20"]
+    assert labels(of("beir")) == ["scifact/test"]
+    assert labels(of("beir", name="msmarco")) == ["msmarco/dev"]
+    assert labels(of("lotte")) == ["pooled/search", "pooled/forum"]
+    assert labels(of("nq", name="squad")) == ["squad/test"]
+    found = of("msmarco")
     assert (found.train[0].label, found.validation.label) == ("msmarco/train", "msmarco/dev")
 
 
-def test_groups_are_taken_apart_and_averaged(irds):
-    found = of("data=beir", "data.name=cqadupstack")
+def test_groups_are_taken_apart_and_averaged(of):
+    found = of("beir", name="cqadupstack")
     assert len(found.evaluate) == 12
     assert found.evaluate[2].label == "cqadupstack-gaming/test"
     assert found.train == ()
     of_means = means(found.evaluate)
     assert list(of_means) == [("cqadupstack", "test")]
     assert len(of_means["cqadupstack", "test"]) == 12
-    assert len(of("data=beir", "data.name=beir-13").evaluate) == 13
-    topics = means(of("data=lotte", "data.name=topics").evaluate)
+    assert len(of("beir", name="beir-13").evaluate) == 13
+    topics = means(of("lotte", name="topics").evaluate)
     assert list(topics) == [("topics", "search"), ("topics", "forum")]
 
 
-def test_entries_may_be_of_another_option(irds):
+def test_entries_may_be_of_another_option(of):
+    cqadupstack = {"data": "beir", "name": "cqadupstack", "titles": False}
     found = of(
-        "data=msmarco",
-        "data.limit={queries: 2, passages: 9}",
-        "data.evaluate={dl19: {split: dl19}, arguana: {data: beir},"
-        " cqa: {data: beir, name: cqadupstack, titles: false}}",
+        "msmarco",
+        limit={"queries": 2, "passages": 9},
+        evaluate={"dl19": {"split": "dl19"}, "arguana": {"data": "beir"}, "cqa": cqadupstack},
     )
     assert found.train[0].label == "msmarco/train"
-    assert [entry.label for entry in found.evaluate][:3] == ["dl19/dl19", "arguana/test", "cqadupstack-android/test"]
+    assert labels(found)[:3] == ["dl19/dl19", "arguana/test", "cqadupstack-android/test"]
     assert all(entry.data["limit"] == {"queries": 2, "passages": 9} for entry in found.evaluate)
     assert [entry.data["titles"] for entry in found.evaluate][:3] == [False, True, False]
     assert means(found.evaluate)["mean", "all"] == [("dl19", "dl19"), ("arguana", "test"), ("cqa", "test")]
 
 
-def test_splits_of_one_collection_have_no_mean(irds):
-    assert means(of("data=msmarco", "data.split=[dev,dl19]").evaluate) == {}
+def test_splits_of_one_collection_have_no_mean(of):
+    assert means(of("msmarco", split=["dev", "dl19"]).evaluate) == {}
 
 
-def test_lengths_of_each_collection(irds):
-    found = of(
-        "data=beir", "data.evaluate={arguana: {}, scifact: {lengths: {passage: 180}}, nq: {lengths: {passage: null}}}"
-    )
-    lengths = [entry.lengths for entry in found.evaluate]
+def test_lengths_of_each_collection(of):
+    evaluate = {"arguana": {}, "scifact": {"lengths": {"passage": "180"}}, "nq": {"lengths": {"passage": None}}}
+    lengths = [entry.lengths for entry in of("beir", evaluate=evaluate).evaluate]
     assert lengths == [{Side.QUERY: 300, Side.PASSAGE: 300}, {Side.PASSAGE: 180}, {}]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("option", "changes", "message"),
     [
-        (
-            ["data=beir", "data.name=scifacts"],
-            "data.name=scifacts: BEIR has no such set; did you mean scifact? There are",
-        ),
-        (["data=beir", "data.split=dev"], "data.split=dev: scifact has train, test"),
-        (["data=msmarco", "data.split=[dev,tset]"], "data.split=tset: msmarco has train, dev, dl19, dl20"),
-        (
-            ["data=beir", "data.evaluate={a: {data: bier}}"],
-            "data.evaluate.a.data=bier: data has the options beir, folder",
-        ),
-        (["data=beir", "data.evaluate={a: {nam: x}}"], "data.evaluate.a.nam: there is no such key; did you mean name?"),
-        (
-            ["data=beir", "data.evaluate={scifact: {}, beir-13: {}}"],
-            "data.evaluate: scifact/test stands there 2 times",
-        ),
+        ("beir", {"name": "scifacts"}, "data.name=scifacts: BEIR has no such set; did you mean scifact? There are"),
+        ("beir", {"split": "dev"}, "data.split=dev: scifact has train, test"),
+        ("msmarco", {"split": ["dev", "tset"]}, "data.split=tset: msmarco has train, dev, dl19, dl20"),
+        ("beir", {"evaluate": {"a": {"data": "bier"}}}, "data.evaluate.a.data=bier: data has the options beir, folder"),
+        ("beir", {"evaluate": {"a": {"nam": "x"}}}, "data.evaluate.a.nam: there is no such key; did you mean name?"),
+        ("beir", {"evaluate": {"scifact": {}, "beir-13": {}}}, "data.evaluate: scifact/test stands there 2 times"),
     ],
 )
-def test_mistakes_name_the_key(irds, overrides, message):
+def test_mistakes_name_the_key(of, option, changes, message):
     with pytest.raises(UserError) as caught:
-        of(*overrides)
+        of(option, **changes)
     assert str(caught.value).startswith(message)
 
 
-def test_lengths_must_be_numbers(irds):
-    found = of("data=beir", "data.lengths.query=long")
-    with pytest.raises(UserError, match=r"data.lengths.query=long: a number of tokens, own"):
+@pytest.mark.parametrize("given", ["long", 0, -3, "1.5"])
+def test_lengths_must_be_numbers(of, given):
+    found = of("beir", lengths={"query": given})
+    with pytest.raises(UserError, match=rf"data.lengths.query={given}: a number of tokens, own"):
         _ = found.evaluate[0].lengths
 
 
@@ -126,7 +127,9 @@ def test_explain_tells_what_would_be_fetched_and_fetches_nothing(irds):
         told.replace("\n               ", " ").splitlines()
     )
     assert not (irds / "beir" / "fiqa").exists()
-    mixed = explain(compose(["data=msmarco", "data.evaluate={quora: {data: beir}}", "encoder=tiny"]))
+    several = "data.evaluate={dl: {split: [dl19,dl20]}, quora: {data: beir}}"
+    mixed = explain(compose(["data=msmarco", "data.split=[dev,dl19]", several, "encoder=tiny"]))
+    assert "dl/dl20" in mixed
     assert "quora was not fetched yet" in mixed
 
 
