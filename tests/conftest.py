@@ -36,6 +36,21 @@ def training_set(tmp_path_factory):
     return make_training_set(tmp_path_factory.mktemp("training"))
 
 
+@pytest.fixture(scope="session")
+def irds(tmp_path_factory):
+    """ir_datasets' home with the small files of ``irds_case``; it is read from the environment at the import."""
+    from irds_case import make_home
+
+    home = tmp_path_factory.mktemp("irds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IR_DATASETS_HOME", str(home))
+        patch.setenv("IR_DATASETS_TMP", str(home / "tmp"))
+        patch.setenv("IR_DATASETS_DL_DISABLE_PBAR", "true")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "ir_datasets"]:
+            patch.delitem(sys.modules, name)
+        yield make_home(home)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once(tmp_path_factory):
     """What Hydra composed for one of the processes that run the tests serves them all: it is a tenth of their work."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection as Items
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from retrieval_kd.contracts import Passage, Source, UserError
-from retrieval_kd.data.files import text_digest
+from retrieval_kd.data.files import atomic_file, text_digest
 from retrieval_kd.data.judgements import Judgements
+from retrieval_kd.data.limit import Absent, chosen_rows, look_through, lots, only_rows
+from retrieval_kd.data.limit import Limit as Limit
 from retrieval_kd.data.masks import ordinary
-from retrieval_kd.data.passages import BLOCK, DuplicateIdError, PassageStore, passage_keys
+from retrieval_kd.data.passages import BLOCK, DuplicateIdError, PassageStore
 from retrieval_kd.data.progress import track
 
 log = logging.getLogger(__name__)
@@ -35,51 +38,7 @@ class Collection:
     queries: dict[str, str]
     judgements: Judgements | None
     digest: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A fixed part of a source, the same on every machine and for every order of the files.
-
-    ``queries``: at most so many of every split, or a number by split (a split that is not named keeps all).
-    ``passages``: at most so many, one set for all splits: first those that are judged for the kept queries of any
-    split, which all stay even if they are more, then others. Who stays is decided by a hash of the id, so a larger
-    limit keeps all that a smaller one keeps.
-    """
-
-    queries: int | Mapping[str, int] | None = None
-    passages: int | None = None
-
-    @classmethod
-    def of(cls, value: Limit | Mapping[str, Any] | None) -> Limit:
-        """Read a limit as configs write it: ``{queries: N, passages: M}``, each may be left out or null."""
-        if value is None or isinstance(value, Limit):
-            return value or cls()
-        allowed = [field.name for field in fields(cls)]
-        if not isinstance(value, Mapping) or set(value) - set(allowed):
-            raise UserError(f"data.limit: {{queries: N, passages: M}} expected, found {value!r}")
-        queries, passages = value.get("queries"), value.get("passages")
-        numbers = [*queries.values()] if isinstance(queries, Mapping) else [queries]
-        if any(type(number) is not int or number < 1 for number in (*numbers, passages) if number is not None):
-            raise UserError(f"data.limit: whole numbers from 1 expected, found {value!r}")
-        return cls(dict(queries) if isinstance(queries, Mapping) else queries, passages)
-
-    def of_split(self, split: str) -> int | None:
-        """How many queries of a split may stay; None for all."""
-        return self.queries.get(split) if isinstance(self.queries, Mapping) else self.queries
-
-    def keep_queries(self, split: str, queries: Mapping[str, str]) -> dict[str, str]:
-        """The queries that stay, in their order."""
-        limit = self.of_split(split)
-        if limit is None or limit >= len(queries):
-            return dict(queries)
-        ids = list(queries)
-        kept = np.sort(np.argsort(_lots(ids), kind="stable")[:limit])
-        return {ids[place]: queries[ids[place]] for place in kept}
-
-    def spelled(self) -> str:
-        """The same text for the same limit."""
-        return json.dumps([self.queries, self.passages], sort_keys=True)
+    answers: Mapping[str, Sequence[str]] | None = None  # texts of which a passage must hold one, by query
 
 
 @runtime_checkable
@@ -91,6 +50,14 @@ class Places(Protocol):
 
     def judgement_place(self, split: str, query_id: str, passage_id: str) -> str:
         """``file:line`` of a judgement."""
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """What a source of questions can add: their answers, by which any passage can be judged."""
+
+    def answers(self, split: str) -> Mapping[str, Sequence[str]]:
+        """Answers by query id."""
 
 
 def open_collection(
@@ -115,8 +82,8 @@ def open_collection(
     """
     limit = Limit.of(limit)
     digest = collection_digest(source, split, titles, limit, judgements, unknown)
-    everything = _all_passages(source, store, titles)
-    labels = _read_labels(source, split, everything)
+    passages, absent = _passages(source, store, titles, limit)
+    labels = _read_labels(source, split, absent)
     if judgements == NONE:
         labels = Labels(source.queries(split), None, [])
     elif labels.unknown:
@@ -127,8 +94,10 @@ def open_collection(
     kept = labels.judgements
     if kept is not None:
         kept = {query: kept[query] for query in queries if query in kept}
-    passages = _some_passages(source, store, everything, limit)
-    return Collection(source.name, split, passages, queries, kept, digest)
+    answers = source.answers(split) if isinstance(source, Answered) else None
+    if answers is not None:
+        answers = {query: answers[query] for query in queries}
+    return Collection(source.name, split, passages, queries, kept, digest, answers)
 
 
 def passages_digest(source: Source, titles: bool, limit: Limit | Mapping[str, Any] | None) -> str:
@@ -165,12 +134,26 @@ def collection_digest(
     return text_digest("collection", VERSION, *parts)
 
 
-def _all_passages(source: Source, store: Path, titles: bool) -> PassageStore:
-    path = store / "passages" / text_digest("passages", VERSION, source.digest(), str(bool(titles)))
+def _passages(source: Source, store: Path, titles: bool, limit: Limit) -> tuple[PassageStore, Absent]:
+    """What ``limit`` keeps, and what tells ids that no passage has."""
+    whole = store / "passages" / text_digest("passages", VERSION, source.digest(), str(bool(titles)))
+    if limit.passages is None or whole.exists():
+        everything = _all_passages(source, whole, titles)
+        return _some_passages(source, store, everything, titles, limit), lambda ids: _absent(everything, ids)
+    return _straight(source, store, whole, titles, limit)
+
+
+def _all_passages(source: Source, path: Path, titles: bool) -> PassageStore:
+    if path.exists():
+        return PassageStore(path)
+    return _built(source, path, track(_ordinary(source.passages()), f"{source.name}: storing passages"), titles)
+
+
+def _built(source: Source, path: Path, passages: Iterable[Passage], titles: bool) -> PassageStore:
     if path.exists():
         return PassageStore(path)
     try:
-        return PassageStore.build(path, track(_ordinary(source.passages()), f"{source.name}: storing passages"), titles)
+        return PassageStore.build(path, passages, titles)
     except DuplicateIdError as error:
         if not isinstance(source, Places):
             raise
@@ -184,29 +167,62 @@ def _ordinary(passages: Iterable[Passage]) -> Iterator[Passage]:
         yield Passage(passage.id, ordinary(passage.title), ordinary(passage.text))
 
 
-def _some_passages(source: Source, store: Path, everything: PassageStore, limit: Limit) -> PassageStore:
-    """Part of the passages that ``limit`` keeps, in their order."""
+def _limited_place(source: Source, store: Path, titles: bool, limit: Limit) -> Path:
+    key = text_digest("limited passages", VERSION, source.digest(), str(bool(titles)), limit.spelled())
+    return store / "passages" / key
+
+
+def _some_passages(source: Source, store: Path, everything: PassageStore, titles: bool, limit: Limit) -> PassageStore:
+    """Part of the stored passages that ``limit`` keeps, in their order."""
     if limit.passages is None or limit.passages >= len(everything):
         return everything
-    key = text_digest("limited passages", VERSION, everything.digest, source.digest(), limit.spelled())
-    path = store / "passages" / key
+    path = _limited_place(source, store, titles, limit)
     if path.exists():
         return PassageStore(path)
-    judged = everything.rows(sorted(_judged_passages(source, everything, limit)))
-    lots = np.concatenate([_lots(everything.ids(rows)) for rows in _blocks(len(everything))])
-    lots[judged] = -1  # before all others
-    count = max(limit.passages, int((lots < 0).sum()))
-    rows = np.sort(np.argsort(lots, kind="stable")[:count])
+    judged = everything.rows(sorted(_judged_passages(source, lambda ids: _absent(everything, ids), limit)))
+    drawn = np.concatenate([lots(everything.ids(rows)) for rows in _blocks(len(everything))])
+    rows = chosen_rows(drawn, judged.tolist(), limit.passages)
     return PassageStore.build(path, _stored(everything, rows), titles=False)
 
 
-def _judged_passages(source: Source, everything: PassageStore, limit: Limit) -> set[str]:
+def _straight(source: Source, store: Path, whole: Path, titles: bool, limit: Limit) -> tuple[PassageStore, Absent]:
+    """The same part out of a source that is not stored: it is read twice, and the rest is never written."""
+    path = _limited_place(source, store, titles, limit)
+    note = path.with_suffix(
+        ".absent.json"
+    )  # judged ids without a passage; written first, so it is there with the store
+    if not (path.exists() and note.exists()):
+        named = {passage for split in source.splits() for judged in _judged(source, split) for passage in judged}
+        drawn, rows = look_through(track(source.passages(), f"{source.name}: choosing passages"), named)
+        absent = named - rows.keys()
+        if limit.passages is None or limit.passages >= len(drawn):
+            return _all_passages(source, whole, titles), absent.intersection
+        with atomic_file(note) as temporary:
+            temporary.write_text(json.dumps(sorted(absent)))
+        judged = _judged_passages(source, absent.intersection, limit)
+        kept = only_rows(source.passages(), chosen_rows(drawn, [rows[name] for name in judged], limit.passages))
+        return _built(
+            source, path, track(_ordinary(kept), f"{source.name}: storing passages"), titles
+        ), absent.intersection
+    return PassageStore(path), set(json.loads(note.read_text())).intersection
+
+
+def _judged(source: Source, split: str) -> Iterable[Mapping[str, int]]:
+    return (source.judgements(split) or {}).values()
+
+
+def _judged_passages(source: Source, absent: Absent, limit: Limit) -> set[str]:
     passages = set[str]()
     for split in source.splits():
-        labels = _read_labels(source, split, everything)
+        labels = _read_labels(source, split, absent)
         for query in limit.keep_queries(split, labels.queries):
             passages.update((labels.judgements or {}).get(query, ()))
     return passages
+
+
+def _absent(passages: PassageStore, ids: Items[str]) -> set[str]:
+    named = list(ids)
+    return {name for name, row in zip(named, passages.rows(named).tolist(), strict=True) if row < 0}
 
 
 def _stored(everything: PassageStore, rows: np.ndarray) -> Iterable[Passage]:
@@ -220,11 +236,6 @@ def _blocks(count: int) -> Iterable[np.ndarray]:
     return (np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
-def _lots(ids: list[str]) -> np.ndarray:
-    """int64 [N] lots that ids draw; the salt keeps them apart from keys that are used elsewhere."""
-    return passage_keys([f"lot:{name}" for name in ids])
-
-
 class Labels(NamedTuple):
     """Queries and judgements of a split that exist, and the (query, passage) judgements that name something unknown."""
 
@@ -233,20 +244,19 @@ class Labels(NamedTuple):
     unknown: list[tuple[str, str]]
 
 
-def _read_labels(source: Source, split: str, passages: PassageStore) -> Labels:
+def _read_labels(source: Source, split: str, absent: Absent) -> Labels:
     """What a split holds; a query that has nothing but unknown passages goes with its judgements."""
     queries, judgements = source.queries(split), source.judgements(split)
     if judgements is None:
         return Labels(queries, None, [])
-    named = list({passage for judged in judgements.values() for passage in judged})
-    missing = {passage for passage, row in zip(named, passages.rows(named).tolist(), strict=True) if row < 0}
+    missing = absent({passage for judged in judgements.values() for passage in judged})
     kept: Judgements = {}
     unknown: list[tuple[str, str]] = []
     for query, judged in judgements.items():
-        absent = judged.keys() if query not in queries else judged.keys() & missing
-        unknown += [(query, passage) for passage in judged if passage in absent]
-        if len(absent) < len(judged):
-            kept[query] = {passage: grade for passage, grade in judged.items() if passage not in absent}
+        left_out = judged.keys() if query not in queries else judged.keys() & missing
+        unknown += [(query, passage) for passage in judged if passage in left_out]
+        if len(left_out) < len(judged):
+            kept[query] = {passage: grade for passage, grade in judged.items() if passage not in left_out}
     lost = judgements.keys() - kept.keys()
     return Labels({query: text for query, text in queries.items() if query not in lost}, kept, unknown)
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from retrieval_kd.contracts import UserError
 
@@ -17,8 +17,17 @@ ID = "_id"
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) of every line that is not blank."""
+    return _records(read_lines(path), path)
+
+
+def records_of(stream: IO[bytes], where: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Records of an open stream, which mistakes call ``where``."""
+    return _records(_lines(stream, where), where)
+
+
+def _records(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     loads = json.loads
-    for number, line in read_lines(path):
+    for number, line in lines:
         try:
             record = loads(line)
         except (ValueError, RecursionError) as error:
@@ -33,16 +42,19 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of every line that is not blank; a byte order mark is dropped."""
     with _open(path) as stream:
-        number = 0
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line)") from error
-            if number == 1:
-                text = text.removeprefix("\ufeff")
-            if text.strip():
-                yield number, text
+        yield from _lines(stream, path)
+
+
+def _lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line)") from error
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        if text.strip():
+            yield number, text
 
 
 def record_id(path: Path, number: int, record: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.files import atomic_file
+from retrieval_kd.data.pair_forms import Columns, read_pair_lines, read_pair_lists
 from retrieval_kd.functional.log_odds import from_probability
 
 COLUMNS = ("query_id", "passage_i", "passage_j", "order", "log_odds", "teacher")
@@ -60,8 +61,12 @@ class Pairs:
 
     @classmethod
     def read(cls, path: Path) -> Pairs:
-        """Read and check a file; ``order`` may be absent (i first) and ``probability`` may stand for the log-odds."""
-        table = _table(path)
+        """Read and check a file; ``order`` may be absent (i first) and ``probability`` may stand for the log-odds.
+
+        Parquet, or the forms of PairDistill, see ``pair_forms``.
+        """
+        reader = _by_look(path)
+        table = _table(path) if reader is None else _from_others(path, reader(path))
         count = len(table)
         texts = {name: _strings(table, name, count) for name in TEXTS}
         wrong = sorted(set(texts["order"]) - {FORWARD, BACKWARD})
@@ -133,6 +138,19 @@ class _Rows:
                 " candidates; draw the pairs from these candidates"
             )
         return self._of[1][passage_id]
+
+
+def _by_look(path: Path) -> Callable[[Path], Columns] | None:
+    """What reads a file that is not Parquet."""
+    if path.name.endswith((".jsonl", ".jsonl.gz", ".json")):
+        return read_pair_lists
+    return read_pair_lines if path.name.endswith((".tsv", ".tsv.gz", ".txt")) else None
+
+
+def _from_others(path: Path, columns: Columns) -> pa.Table:
+    if not columns["query_id"]:
+        raise UserError(f"{path}: it holds no pairs")
+    return pa.table(columns)
 
 
 def _table(path: Path) -> pa.Table:

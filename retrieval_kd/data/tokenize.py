@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -68,6 +69,15 @@ class TextTokenizer:
         self.pad = int(pad)
         self._spelled = spelled_specials(tokenizer)
         self._masker = Masker(tokenizer)
+
+    def cut(self, lengths: Mapping[Side, int]) -> Self:
+        """The same tokenizer with other lengths."""
+        other = copy.copy(self)
+        other.sides = {
+            side: replace(settings, max_length=lengths.get(side, settings.max_length))
+            for side, settings in self.sides.items()
+        }
+        return other
 
     @property
     def special_ids(self) -> list[int]:

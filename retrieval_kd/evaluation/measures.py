@@ -31,9 +31,21 @@ KERNELS: dict[str, tuple[str, str, tuple[bool, ...]]] = {
     "precision": ("precision", "_precision", ()),
     "success": ("hit_rate", "_hit_rate", ()),
     "hit_rate": ("hit_rate", "_hit_rate", ()),
+    "answers": ("hit_rate", "_hit_rate", ()),  # success on judgements by answers, see ``answers``
 }
 FEW = 8  # judged passages in a list, up to which each is looked for by itself
-EXAMPLES = ("ndcg@10", "mrr@10", "map", "map@1000", "recall@100", "recall@1000", "precision@10", "success@5")
+ANSWERS = "answers"
+EXAMPLES = (
+    "ndcg@10",
+    "mrr@10",
+    "map",
+    "map@1000",
+    "recall@100",
+    "recall@1000",
+    "precision@10",
+    "success@5",
+    "answers@20",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,16 @@ def check_measures(names: Sequence[str]) -> None:
     """Refuse an unknown measure; nothing is imported or compiled for this."""
     for name in names:
         _parse(name)
+
+
+def asks_answers(name: str) -> bool:
+    """Whether a measure is of passages that hold an answer, which judgements do not tell."""
+    return _parse(name).kind == ANSWERS
+
+
+def cutoff(name: str) -> int:
+    """How deep a measure looks; 0 for the whole list."""
+    return _parse(name).cutoff
 
 
 def measure(run: Run, judgements: Judgements, names: Sequence[str], keep_identical_ids: bool = False) -> Measured:

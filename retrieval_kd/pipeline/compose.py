@@ -30,7 +30,7 @@ __all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain"]
 
 MISSING = "???"
 RECORDED = ("overrides", "options")  # what the configuration says of itself
-ANY_TYPE = frozenset({"trainer.devices"})  # Lightning takes a number, a list or a word
+ANY_TYPE = frozenset({"trainer.devices", "data.split"})  # a number, a list or a word
 KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
     bool: ("true or false", (bool,)),
     int: ("an integer", (int,)),

@@ -12,12 +12,13 @@ from omegaconf import DictConfig
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.beforehand import planned
 from retrieval_kd.pipeline.compatibility import trains_student
+from retrieval_kd.pipeline.entries import absent
 from retrieval_kd.pipeline.estimates import Counts, in_words
 from retrieval_kd.pipeline.known_models import is_here
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.step_costs import StepCost, model_of, step_costs
-from retrieval_kd.pipeline.unread import is_read, without_reading
+from retrieval_kd.pipeline.unread import without_reading
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
@@ -80,7 +81,9 @@ class DryRun:
         """A plan with what it can know of its collections; what it cannot read is missing."""
         self._missing |= dict.fromkeys(_missing_files(cfg))
         try:
-            read = is_read(cfg)
+            lacking = absent(cfg)
+            self._missing |= dict.fromkeys(_unfetched(lacking))
+            read = not lacking
             plan = Plan(cfg if read else without_reading(cfg))
             _ = [entry.key for entry in (*plan.entries.train, *plan.entries.evaluate)]
         except UserError as error:
@@ -101,6 +104,17 @@ class DryRun:
     def _hours(self, operations: float) -> str:
         hours = operations / (self.teraflops * 1e12 * 3600)
         return f"{hours:,.1f} GPU-hours" if hours >= 0.1 else f"{3600 * hours:,.0f} GPU-seconds"
+
+
+def _unfetched(sources: Sequence[Any]) -> Iterator[str]:
+    """Collections that want files, and which."""
+    for source in sources:
+        files = [
+            file.place + (f" ({in_words(file.size)})" if file.size else "")
+            for file in (source.missing() if hasattr(source, "missing") else ())
+        ]
+        if files:
+            yield f"the collection {source.name}: {', '.join(files)}"
 
 
 def _missing_files(cfg: DictConfig) -> Iterator[str]:

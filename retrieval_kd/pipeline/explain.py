@@ -14,13 +14,14 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.build import METADATA
 from retrieval_kd.pipeline.costs import add_costs
-from retrieval_kd.pipeline.estimates import Counts, encoder_size, optimizer_steps
+from retrieval_kd.pipeline.entries import absent
+from retrieval_kd.pipeline.estimates import Counts, encoder_size, in_words, optimizer_steps
 from retrieval_kd.pipeline.origins import Origins
 from retrieval_kd.pipeline.page import Page, number
 from retrieval_kd.pipeline.plan import NO_RESULT, Plan
 from retrieval_kd.pipeline.recipes import named_overrides, stages
 from retrieval_kd.pipeline.rounds import with_rounds
-from retrieval_kd.pipeline.unread import is_read, without_reading
+from retrieval_kd.pipeline.unread import without_reading
 
 NOTE = "provenance"  # where an option's file says what it is after
 OF_VALIDATION = ("validation_queries", "patience", "select")
@@ -30,12 +31,13 @@ SPEED_ONLY = ("tokens_per_batch", "fused")
 
 def explain(cfg: DictConfig) -> str:
     """The whole explanation as text."""
-    read = is_read(cfg)
+    read = not (missing := absent(cfg))
     plan = Plan(cfg if read else without_reading(cfg))
     counts, origins, page = Counts(plan, read), Origins(cfg), Page()
     steps = _steps(plan)
     page.title(f"{plan.values['name']}: what `retrieval-kd train` would do; nothing is computed")
     _add_data(page, plan, counts, origins)
+    _add_absent(page, missing)
     if plan.values["target"] == "teacher":
         page.block("Training of the teacher alone")
         _add_teacher(page, plan, origins)
@@ -66,10 +68,18 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
     given = {short: plan.values["data"]["limit"][short.partition(".")[2]] for short in limits}
     if any(value is not None for value in given.values()):
         page.row("", _listed(given), origins.summary(limits))
-    if not counts.known:
-        name = entries.evaluate[0].name
+
+
+def _add_absent(page: Page, missing: Iterable[Any]) -> None:
+    """What is still to be read or fetched."""
+    files: dict[str, int | None] = {}
+    for name, source in {source.name: source for source in missing}.items():
+        wanted = source.missing() if hasattr(source, "missing") else ()
+        files |= {file.place: file.size for file in wanted}
         about = "until a command does so, once, counts and what of the steps is done are not known"
-        page.row("", f"{name} was not parsed yet: {about}")
+        page.row("", f"{name} was not {'fetched' if wanted else 'parsed'} yet: {about}")
+    for place, size in files.items():
+        page.row("to fetch", place if size is None else f"{place} ({in_words(size)})")
 
 
 def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origins) -> None:

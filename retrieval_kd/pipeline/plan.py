@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.candidate_steps import CandidateSteps
@@ -105,7 +105,8 @@ class Plan:
         encoded = self.encoded(entry)
         return self._step(
             "search",
-            {"engine": self.values["engine"], "depth": depth.passages, "identical": depth.ignore_identical_ids},
+            {"engine": self.values["engine"], "depth": depth.passages, "identical": depth.ignore_identical_ids}
+            | _length(entry, Side.QUERY),
             [entry.key, encoded, *self._refit(entry)],
             lambda folder: search_representations(
                 folder, entry.collection, encoded.make(), self.asked(entry), self.parts.engine, depth
@@ -121,7 +122,7 @@ class Plan:
         """The student that encodes a collection's queries."""
         student: Any = self.parts.student(self.trained)
         refit = self._refit(entry)
-        return student.refitted(read_weights(refit[0].make())) if refit else student
+        return (student.refitted(read_weights(refit[0].make())) if refit else student).cut(entry.lengths)
 
     def encoded(self, entry: Entry) -> Step:
         """Representations of a collection's passages."""
@@ -129,9 +130,11 @@ class Plan:
 
         return self._step(
             "encode",
-            {"precision": self.values["student"]["inference"]["precision"]},
+            {"precision": self.values["student"]["inference"]["precision"]} | _length(entry, Side.PASSAGE),
             [entry.passages_key, *self.student_inputs],
-            lambda folder: encode_passages(folder, entry.collection, self.parts.student(self.trained)),
+            lambda folder: encode_passages(
+                folder, entry.collection, self.parts.student(self.trained).cut(entry.lengths)
+            ),
             f"{entry.name} by {self.student_name}",
         )
 
@@ -292,7 +295,8 @@ class Plan:
         student = None if texts else (lambda: self.asked(entry), self.parts.engine)
         return self._step(
             "time",
-            {"engine": self.values["engine"], "latency": asdict(timing), "machine": machine(), "accelerator": gpu},
+            {"engine": self.values["engine"], "latency": asdict(timing), "machine": machine(), "accelerator": gpu}
+            | ({} if texts else _length(entry, Side.QUERY)),
             [entry.key, holder, *([] if texts else self._refit(entry))],
             lambda folder: time_answers(folder, entry.collection, timing, holder.make(), student),
             f"answers on {entry.label}",
@@ -303,19 +307,21 @@ class Plan:
         from retrieval_kd.evaluation.measures import check_measures
         from retrieval_kd.pipeline.steps.evaluating import evaluate
 
-        check_measures(self.values["evaluation"]["measures"])
+        settings = self.values["evaluation"] | {"measures": entry.measures(self.values["evaluation"]["measures"])}
+        check_measures(settings["measures"])
+        entry.check_measures(self.values["evaluation"]["measures"])
         run, timed = self.run(entry), self.timed(entry)
         return self._step(
             "evaluate",
-            self._declared("evaluation"),
+            {"evaluation": deciding("evaluation", settings)},
             [entry.key, run, *([timed] if timed else [])],
-            lambda folder: evaluate(folder, entry, run.make(), self.values["evaluation"], self.store),
+            lambda folder: evaluate(folder, entry, run.make(), settings, self.store),
             entry.label,
         )
 
     def results(self) -> list[Step]:
         """The evaluations that the config asks for, runs where nothing is judged; with their inputs the whole plan."""
-        return [self.evaluated(entry) if entry.judged else self.run(entry) for entry in self.entries.evaluate]
+        return [self.evaluated(entry) if entry.measured else self.run(entry) for entry in self.entries.evaluate]
 
     # ---- making steps
 
@@ -339,3 +345,8 @@ class Plan:
         about: str,
     ) -> Step:
         return Step(name, VERSIONS[name], config, inputs, self.store, write, about)
+
+
+def _length(entry: Entry, side: Side) -> dict[str, int]:
+    """How long a collection's texts may be, where that is not the student's own."""
+    return {"length": entry.lengths[side]} if side in entry.lengths else {}

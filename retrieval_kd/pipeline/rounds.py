@@ -50,7 +50,7 @@ def laid_out(plan: Plan) -> list[dict[str, Any]]:
     for one in every:
         collections = {}
         for entry, step in zip(plan.entries.evaluate, one.results, strict=True):
-            if entry.judged:
+            if entry.measured:
                 collections[entry.label] = json.loads((step.make() / "metrics.json").read_text())
         told: dict[str, Any] = {"name": one.name, "train_seconds": one.training.record()["train_seconds"]}
         told["collections"] = collections
@@ -81,7 +81,7 @@ def _tested(plan: Plan, every: Sequence[Round]) -> dict[str, dict[str, Any]]:
     measure = plan.values["evaluation"]["measures"][0]
     found: dict[str, dict[str, Any]] = {}
     for place, entry in enumerate(plan.entries.evaluate):
-        if not entry.judged:
+        if not entry.measured:
             continue
         values = [_values(one.results[place], measure) for one in every]
         if len(values[0]) < 2:

@@ -17,10 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file, atomic_folder, text_digest
 from retrieval_kd.evaluation.curves import draw_training
+from retrieval_kd.evaluation.means import with_means
 from retrieval_kd.evaluation.per_query import join_per_query
 from retrieval_kd.pipeline.artifacts import Step
 from retrieval_kd.pipeline.beforehand import Work, check_lists, planned
 from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.entries import means
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.rounds import laid_out, tell, with_rounds
 
@@ -60,7 +62,7 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
     plan = Plan(cfg)
     if name == "evaluate":
         for entry in plan.entries.evaluate:
-            if not entry.judged:
+            if not entry.measured:
                 raise UserError(f"{entry.label} has no judgements to evaluate against; search alone writes the run")
         return [_whole(plan)]
     lists = plan.candidates
@@ -238,13 +240,15 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     for entry, step in zip(plan.entries.evaluate, results, strict=True):
         run = plan.run(entry).make() / "run.trec"
         _link(run, folder / "runs" / f"{entry.name}.{entry.split}.trec")
-        if entry.judged:
+        if entry.measured:
             collections[entry.label] = json.loads((step.make() / METRICS).read_text())
             judged[entry.name, entry.split] = step.make() / "per_query.parquet"
         else:
             log.warning("%s has no judgements: the run is there, measures are not", entry.label)
             collections[entry.label] = {"queries": len(entry.collection.queries), "measures": {}}
-    found: dict[str, Any] = {"collections": collections}
+    of_means = means(plan.entries.evaluate)
+    labels = {"/".join(names): ["/".join(part) for part in parts] for names, parts in of_means.items()}
+    found: dict[str, Any] = {"collections": with_means(collections, labels)}
     if told := laid_out(plan):
         found["rounds"] = told
         tell(told)
@@ -253,7 +257,7 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
         _link(plan.trained.make() / "model", folder / "model")
         _link(plan.trained.make() / "log.csv", folder / "log.csv")
         draw_training(folder / "log.csv", folder)
-    join_per_query(judged, folder / "per_query.parquet")
+    join_per_query(judged, folder / "per_query.parquet", of_means)
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     with atomic_file(folder / METRICS) as path:

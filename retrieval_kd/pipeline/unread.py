@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
-from retrieval_kd.contracts import Passage
-from retrieval_kd.data.files import text_digest
+from retrieval_kd.contracts import Passage, Source, UserError
 from retrieval_kd.data.python_docs import SPLITS
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.compose import compose
 
-
-def is_read(cfg: DictConfig) -> bool:
-    """Whether digests and counts can be had in a moment; a source that does not say so is quick."""
-    source = build(cfg.data.source)
-    return bool(source.ready()) if hasattr(source, "ready") else True
+UNREAD = "unread"  # the key of a configuration whose collections are not to be read
 
 
 def without_reading(cfg: DictConfig) -> DictConfig:
     """The same configuration over collections of which only the splits are known, in every stage."""
-    named = [entry.get("split") for role in ("train", "validation", "evaluate") for entry in cfg.data[role].values()]
-    stated = (cfg.data.get("counts") or {}).get("queries") or SPLITS
-    splits = ",".join(repr(str(split)) for split in dict.fromkeys([*stated, cfg.data.split, *filter(None, named)]))
-    return compose([*cfg.overrides, f"data.source._target_={__name__}.unread", f"+data.source.splits=[{splits}]"])
+    return compose([*cfg.overrides, f"+{UNREAD}=true"])
+
+
+def unread(data: DictConfig) -> Unread:
+    """What stands for the collection of a ``data`` node, be it on this machine or not."""
+    try:
+        source: Source = build(data.source)
+    except UserError:  # its files are not here
+        asked = data.split if isinstance(data.split, str) else None
+        stated = (data.get("counts") or {}).get("queries") or SPLITS
+        return Unread(data.get("name") or "the collection", list(dict.fromkeys([*stated, *filter(None, [asked])])))
+    return Unread(source.name, getattr(source, "declared_splits", SPLITS), getattr(source, "default_split", "test"))
 
 
 class Unread:
-    """Stands for a collection that was never parsed."""
+    """Stands for a collection that was never parsed, or is not on this machine."""
 
-    def __init__(self, name: str, splits: Sequence[str], settings: str) -> None:
+    def __init__(self, name: str, splits: Sequence[Any], default_split: str = "test") -> None:
         self.name = name
-        self._splits = tuple(splits)
-        self._settings = settings
+        self.default_split = default_split
+        self._splits = tuple(map(str, splits))
 
     def digest(self) -> str:
-        """Of what names the collection, and of nothing in it."""
-        return text_digest("unread", self.name, self._settings)
+        """Of its name: there is no content."""
+        return f"unread {self.name}"
 
-    def splits(self) -> tuple[str, ...]:
-        """The splits that it is said to have."""
+    def splits(self) -> Sequence[str]:
+        """Those that are known without reading."""
         return self._splits
 
     def passages(self) -> Iterator[Passage]:
@@ -54,8 +58,3 @@ class Unread:
     def judgements(self, split: str) -> dict[str, dict[str, int]]:
         """None yet, but there will be."""
         return {}
-
-
-def unread(name: str | None = None, splits: Sequence[str] = SPLITS, **settings: object) -> Unread:
-    """Take the place of a source, whatever that is configured by."""
-    return Unread(name or "the collection", splits, repr(sorted(settings.items(), key=lambda item: item[0])))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -32,6 +35,8 @@ from retrieval_kd.functional.allocator import reuse_memory
 from retrieval_kd.functional.padding import widen
 from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.students.gather import gather_pool
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -108,6 +113,19 @@ class Student(pl.LightningModule):
             "word_ids": group.input_ids.gather(1, order),
             "word_lengths": kept.sum(1),
         }
+
+    def cut(self, lengths: Mapping[Side, int]) -> Self:
+        """This student with other lengths, for a collection that needs them; no longer than the encoder's positions."""
+        if not lengths:
+            return self
+        positions = getattr(getattr(self, "encoder", None), "config", None)
+        most = getattr(positions, "max_position_embeddings", None) or max(lengths.values())
+        for side, length in lengths.items():
+            if length > most:
+                log.warning("%s texts are cut at %d tokens, the encoder's positions, not at %d", side, most, length)
+        other = copy.copy(self)
+        other.tokenizer = self.tokenizer.cut({side: min(length, most) for side, length in lengths.items()})
+        return other
 
     def encode(self, tokens: Tokens, side: Side) -> Representations:
         """Representations of all texts of ``tokens``, in the order in which they were given."""

@@ -1,7 +1,8 @@
-"""Files of teacher scores: TREC runs, three columns of text, Parquet."""
+"""Files of teacher scores: TREC runs, three columns of text, Parquet, and the forms of others; told by their look."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,34 @@ from pyarrow import parquet
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.runs import Run
+from retrieval_kd.teachers.score_forms import TRIPLE, read_pickle, read_triples, read_ways
 
 COLUMNS = ("query_id", "passage_id", "score")
 TREC_WIDTH = 6
 
 
 def read_scores(path: Path) -> Run:
-    """Read a TREC run (six columns), three columns of text (with or without a header), or Parquet."""
+    """Read a TREC run (six columns), three columns of text (with or without a header), Parquet, or a form of others.
+
+    These are margin-MSE triples (five columns), ColBERT's and PairDistill's lists (a JSON array a line), and
+    sentence-transformers' pickled dictionaries, of which nothing but plain values is read.
+    """
     if not path.is_file():
         raise UserError(f"{path}: there is no such score file")
-    if path.suffix == ".parquet":
-        return _finite(path, _read_parquet(path))
+    named = next((read for ends, read in BY_NAME.items() if path.name.endswith(ends)), None)
+    if named is not None:
+        return _finite(path, named(path))
     with path.open("rb") as stream:
-        width = len(stream.readline(1 << 16).split())
-    if width not in (len(COLUMNS), TREC_WIDTH):
-        raise UserError(f"{path}:1: {width} columns; a TREC run has six, a score file three: {', '.join(COLUMNS)}")
-    return _finite(path, Run.read(path) if width == TREC_WIDTH else _read_text(path))
+        first = stream.readline(1 << 16)
+    if first.lstrip().startswith(b"["):
+        return _finite(path, read_ways(path))
+    read = BY_WIDTH.get(len(first.split()))
+    if read is None:
+        raise UserError(
+            f"{path}:1: {len(first.split())} columns; a TREC run has six, margin-MSE triples five, a score file three:"
+            f" {', '.join(COLUMNS)}"
+        )
+    return _finite(path, read(path))
 
 
 def _read_parquet(path: Path) -> Run:
@@ -86,3 +99,18 @@ def _finite(path: Path, run: Run) -> Run:
         query_id = run.query_ids[int(np.searchsorted(run.offsets, bad[0], side="right")) - 1]
         raise UserError(f"{path}: {bad.size} scores are not finite numbers, the first for query {query_id}")
     return run
+
+
+BY_NAME: dict[str, Callable[[Path], Run]] = {
+    ".parquet": _read_parquet,
+    ".pkl": read_pickle,
+    ".pickle": read_pickle,
+    ".pkl.gz": read_pickle,
+    ".pickle.gz": read_pickle,
+    ".jsonl.gz": read_ways,
+}
+BY_WIDTH: dict[int, Callable[[Path], Run]] = {
+    len(COLUMNS): _read_text,
+    len(TRIPLE): read_triples,
+    TREC_WIDTH: Run.read,
+}

@@ -89,3 +89,20 @@ def test_bad_settings(tiny, change, says):
         change = {"encoder": change["encoder"] | {"path": str(tiny)}}
     with pytest.raises(UserError, match=says):
         make_student(tiny, **change)
+
+
+def test_cut_at_other_lengths_it_is_the_student_of_these_lengths(tiny, caplog):
+    student = make_student(tiny)
+    lengths = {side: settings.max_length for side, settings in student.tokenizer.sides.items()}
+    before = {side: student.encode_texts(TEXTS, side)["vectors"] for side in Side}
+    assert student.cut({}) is student
+    short = student.cut({Side.PASSAGE: 5})
+    other = make_student(tiny, passage={"prompt": "", "max_length": 5})
+    for side in Side:
+        torch.testing.assert_close(short.encode_texts(TEXTS, side), other.encode_texts(TEXTS, side))
+        torch.testing.assert_close(student.encode_texts(TEXTS, side)["vectors"], before[side])
+    assert short.fingerprint == other.fingerprint != student.fingerprint
+    long = student.cut({Side.QUERY: 100_000})
+    assert long.tokenizer.sides[Side.QUERY].max_length == student.encoder.config.max_position_embeddings
+    assert "query texts are cut at" in caplog.text
+    assert {side: settings.max_length for side, settings in student.tokenizer.sides.items()} == lengths
