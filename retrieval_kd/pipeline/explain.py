@@ -73,11 +73,14 @@ def _add_data(page: Page, plan: Plan, counts: Counts, origins: Origins) -> None:
 def _add_absent(page: Page, missing: Iterable[Any]) -> None:
     """What is still to be read or fetched."""
     files: dict[str, int | None] = {}
+    names: dict[str, list[str]] = {}
     for name, source in {source.name: source for source in missing}.items():
         wanted = source.missing() if hasattr(source, "missing") else ()
         files |= {file.place: file.size for file in wanted}
-        about = "until a command does so, once, counts and what of the steps is done are not known"
-        page.row("", f"{name} was not {'fetched' if wanted else 'parsed'} yet: {about}")
+        names.setdefault("fetched" if wanted else "parsed", []).append(name)
+    about = "until a command does so, once, counts and what of the steps is done are not known"
+    for done, some in names.items():
+        page.row("", f"{', '.join(some)} {'was' if len(some) == 1 else 'were'} not {done} yet: {about}")
     for place, size in files.items():
         page.row("to fetch", place if size is None else f"{place} ({in_words(size)})")
 
