@@ -32,6 +32,7 @@ class Row:
     values: dict[str, list[float]]  # by cell, one per seed
     cost: dict[str, Any]
     other_data: bool
+    reconstructions: Mapping[str, str] = field(default_factory=dict)  # parts that are none of a paper's: what they say
     against: dict[str, Comparison] = field(default_factory=dict)
 
 
@@ -60,6 +61,7 @@ def as_json(spec: TableSpec, scale: str, rows: Sequence[Row], about: Mapping[str
             {
                 "name": row.spec.name,
                 "experiment": row.spec.experiment,
+                **({"reconstructions": dict(row.reconstructions)} if row.reconstructions else {}),
                 "cells": {cell: _cell(spec, scale, row, cell) for cell in spec.columns if cell in row.values},
                 "cost": row.cost,
             }
@@ -105,6 +107,7 @@ COSTS = {
     "queries_per_second": ("queries /s", "{:.0f}"),
     "queries_per_second_2_clients": ("by 2 clients", "{:.0f}"),
 }
+MARK = "\N{DAGGER}"  # behind the name of a row some parts of which are reconstructions
 ALWAYS = ("train_seconds", "encode_passages_per_second", "index_bytes")  # others are shown where a row has them
 
 
@@ -115,6 +118,12 @@ def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], 
     shown = [key for key in COSTS if key in ALWAYS or any(key in row.cost for row in rows)]
     header += [COSTS[key][0] for key in shown]
     return header, [[*_texts(spec, scale, row), *(_cost(row.cost, key) for key in shown)] for row in rows]
+
+
+def reconstruction_notes(rows: Sequence[Row]) -> list[str]:
+    """What the mark behind the names of rows means, where there is one."""
+    parts = sorted({part for row in rows for part in row.reconstructions})
+    return [f"{MARK} with reconstructions of what could not be read: {', '.join(parts)}."] if parts else []
 
 
 def _short(columns: Sequence[str]) -> list[str]:
@@ -135,7 +144,8 @@ def _texts(spec: TableSpec, scale: str, row: Row) -> list[str]:
         difference = f"{comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
         compared = [str(row.spec.control), difference, "< .001" if p < 0.001 else f"{p:.3f}"]
     worst = _worst([status(spec, scale, row, cell) for cell in spec.columns])
-    return [row.spec.name, *values, f"{expected.value:.3f}" if expected else "", worst, *compared]
+    name = f"{row.spec.name} {MARK}" if row.reconstructions else row.spec.name
+    return [name, *values, f"{expected.value:.3f}" if expected else "", worst, *compared]
 
 
 def _value(seeds: Sequence[float]) -> str:

@@ -26,6 +26,7 @@ from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
 from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.provenance import reconstructions
 from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.run import MANIFEST, METRICS, holds, lay_out
 
@@ -175,7 +176,7 @@ def _measured(
     seeds = _seeds(spec, request)
     values: dict[str, list[float]] = {cell: [] for cell in spec.columns}
     cost: dict[str, Any] = {}
-    other = False
+    other, reconstructed = False, {}
     for seed, cfg in zip(seeds, configs, strict=True):
         plan = Plan(cfg)
         place = seed_folder(folder, request.scale, row.name, seed)
@@ -187,8 +188,10 @@ def _measured(
                 values[cell].append(found["collections"][label]["measures"][measure])
         cost = cost or found["cost"]
         digests = spec.data.get(request.scale, {})
+        reconstructed |= reconstructions(plan)
         other |= any(digests.get(entry.label, entry.key) != entry.key for entry in plan.entries.evaluate)
-    return tables.Row(row, seeds, {cell: found for cell, found in values.items() if found}, cost, other)
+    found_values = {cell: found for cell, found in values.items() if found}
+    return tables.Row(row, seeds, found_values, cost, other, reconstructed)
 
 
 def seed_folder(folder: Path, scale: str, row: str, seed: int) -> Path:
@@ -270,6 +273,7 @@ def _write(spec: TableSpec, request: Request, rows: Sequence[tables.Row], folder
         f" {manifest['hardware']['accelerator']}; commit {(manifest['commit'] or 'unknown')[:12]}.",
         f"Compared on {spec.columns[0]}: paired randomisation test, Holm correction over the table's comparisons,"
         " bootstrap interval of the difference.",
+        *tables.reconstruction_notes(rows),
     ]
     texts = {
         "table.json": json.dumps(tables.as_json(spec, request.scale, rows, about), indent=1) + "\n",

@@ -7,7 +7,7 @@ import pytest
 from retrieval_kd.contracts import UserError
 from retrieval_kd.evaluation.significance import corrected, paired
 from retrieval_kd.evaluation.table_spec import at_scale, read_spec
-from retrieval_kd.evaluation.tables import Row, Status, as_html, as_json, as_markdown, status
+from retrieval_kd.evaluation.tables import Row, Status, as_html, as_json, as_markdown, reconstruction_notes, status
 
 CELL, OTHER = "docs/test ndcg@10", "docs/test mrr@10"
 CONTENT = {
@@ -101,6 +101,22 @@ def test_markdown_and_html_show_the_same_cells():
     assert "a &lt;note&gt;" in page
     assert text.startswith("# A <table>\n\n|")
     assert text.endswith("a note\n")
+
+
+def test_reconstructions_are_marked_in_every_form():
+    spec, rows = read_spec(CONTENT, "t"), [row(0.3, "base"), row(0.1)]
+    assert reconstruction_notes(rows) == []
+    rows[1].reconstructions = {"filter": "reconstruction; of a paper"}
+    (note,) = reconstruction_notes(rows)
+    mark = note.split()[0]
+    assert "filter" in note
+    text, page = as_markdown(spec, "quick", rows, [note]), as_html(spec, "quick", rows, [note])
+    assert f"| ours {mark} " in text
+    assert f"<td>ours {mark}</td>" in page
+    assert "<td>base</td>" in page
+    first, second = as_json(spec, "quick", rows, {})["rows"]
+    assert "reconstructions" not in first
+    assert (second["name"], second["reconstructions"]) == ("ours", {"filter": "reconstruction; of a paper"})
 
 
 @pytest.mark.parametrize(
