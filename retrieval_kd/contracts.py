@@ -1,8 +1,7 @@
 """What the parts lean on: the words of the project as types, and the Protocols where layers meet.
 
 Size letters, here and everywhere: Q queries, P distinct passages of a batch, K pairs, M teacher members, N texts,
-L tokens, D dimensions, V vocabulary. Nothing heavy is imported, so configuration and stores can use these types
-without waiting for torch.
+L tokens, D dimensions, V vocabulary. Nothing heavy is imported: configuration and stores need no torch.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ class Signal(StrEnum):
     SCORE = "score"
     PREFERENCE = "preference"
     ATTENTION = "attention"
+    FEATURES = "features"
     JUDGEMENTS = "judgements"  # hard labels: given by the collection, not by a teacher
 
 
@@ -169,21 +169,21 @@ class WordPairs(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """What a cross-encoder pays to the other text, as its softmax over the whole pair left it: rows sum to less than 1.
+    """What a cross-encoder pays to the other text, as its softmax over the whole pair left it; H is 1 for averages."""
 
-    H is 1 where heads are averaged; what lies behind a text's length is 0.
-    """
-
-    to_passage: Tensor  # [n, H, I, J] float32, from each token of the query
-    to_query: Tensor  # [n, H, J, I] float32, from each token of the passage
+    to_passage: Tensor  # [n, H, I, J] float32, from the query's tokens; rows sum to less than 1, 0 behind lengths
+    to_query: Tensor  # [n, H, J, I] float32, from the passage's tokens
     read: Tensor  # [n] int64, how many tokens of the passage the teacher had room for
 
 
-class AttentionTeacher(Protocol):
-    """A white box: a cross-encoder of the student's own tokens that tells where it looks."""
+class WhiteBox(Protocol):
+    """A cross-encoder of the student's own tokens that tells what is within, without dropout and without a gradient."""
 
     def attention(self, pairs: WordPairs, averaged: bool) -> Attention:
-        """Of its last layer, without dropout and without a gradient; all heads, or their mean."""
+        """Of its last layer; all heads, or their mean."""
+
+    def features(self, pairs: WordPairs) -> Tensor:
+        """float32 [n, D], its last state of the first token."""
 
 
 class PairTeacher(ScoreTeacher, Protocol):
@@ -213,8 +213,8 @@ Representations = dict[str, "Tensor"]
 Where texts differ in size (active terms, token vectors) there are ``lengths`` [N], and the other tensors are padded
 along their second dimension; on disk they lie flat, one text behind the other, with ``offsets`` [N + 1].
 
-Where a term of the objective needs attention, students add in training ``words`` [N, L, D], the states of the tokens
-that texts are made of (special ones left out), their ``word_ids`` [N, L] and ``word_lengths`` [N].
+Where a term of the objective asks a white box, students add in training ``words`` [N, L, D], the states of the tokens
+that texts are made of (without special ones and prompts), their ``word_ids`` [N, L] and ``word_lengths`` [N].
 """
 
 
@@ -254,18 +254,19 @@ class Signals:
     members: Tensor  # [M, Q, P] float32, raw scores of each member, NaN where none
     pairs: Tensor  # [K, 3] int64: query, passage i, passage j
     log_odds: Tensor  # [K] float32, log P(i > j) / P(j > i)
+    own: Tensor | None = None  # [T, Q, P] float32, scores of the teachers that T terms name for themselves
 
     def to(self, device: torch.device | str) -> Signals:
         """Copy on ``device``."""
-        return Signals(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        known = [getattr(self, field.name) for field in fields(self)]
+        moved: list[Any] = [None if one is None else one.to(device, non_blocking=True) for one in known]
+        return Signals(*moved)
 
     @property
     def dark(self) -> Tensor:
         """[P] bool: passages that were made, not found; they are nobody's hard-label negative."""
-        made = self.role == DARK_ROLES[0]
-        for role in DARK_ROLES[1:]:
-            made = made | (self.role == role)
-        return made.any(0)
+        one, other = DARK_ROLES
+        return ((self.role == one) | (self.role == other)).any(0)
 
 
 @dataclass(frozen=True, slots=True)

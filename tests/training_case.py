@@ -109,6 +109,13 @@ class SineTeacher:
         across = torch.sin(1.0 + pairs.queries[:, None, :, None] * pairs.passages[:, None, None, :]).exp()
         return Attention(across / 999, across.transpose(-1, -2) / 999, pairs.passage_lengths)
 
+    def features(self, pairs):
+        sums = [
+            ids.masked_fill(torch.arange(ids.shape[1]) >= lengths[:, None], 0).sum(1)
+            for ids, lengths in ((pairs.queries, pairs.query_lengths), (pairs.passages, pairs.passage_lengths))
+        ]
+        return torch.sin(sums[0][:, None] + sums[1][:, None] * torch.arange(1.0, 6.0))
+
 
 def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr=1e-3, temperature=0.05, **parts):
     from retrieval_kd.filters.none import KeepAll
@@ -118,6 +125,7 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
     from retrieval_kd.objectives.pairwise import Pairwise
     from retrieval_kd.objectives.passage_centric import FORMS, PassageCentric
     from retrieval_kd.objectives.ranknet import RankNet
+    from retrieval_kd.objectives.sentence_features import SentenceFeatures
     from retrieval_kd.objectives.weighted_sum import WeightedSum
     from retrieval_kd.objectives.word_level import WordLevel
     from retrieval_kd.pacing.none import Constant
@@ -132,6 +140,7 @@ def make_training(names=("contrastive", "listwise_kl"), gradient_cache=False, lr
         "pairwise": Pairwise(temperature, 1.0, "pairs"),
         "pairwise_of_queries": Pairwise(temperature, 1.0, "queries"),
         "ranknet": RankNet(temperature, "pairs"),
+        "sentence_features": SentenceFeatures(SineTeacher, (32, 5), 2),
         "word_level": WordLevel(SineTeacher, 2, "averaged", True, "cosine", temperature),
         **{f"passage_centric_{form}": PassageCentric(temperature, form, in_batch=True) for form in FORMS},
     }

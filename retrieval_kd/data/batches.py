@@ -82,7 +82,19 @@ class BatchMaker:
             members=torch.from_numpy(members),
             pairs=torch.empty((0, 3), dtype=torch.int64),
             log_odds=torch.empty(0),
+            own=self._own(shape, at, positions),
         )
+
+    def _own(
+        self, shape: tuple[int, ...], at: tuple[np.ndarray, np.ndarray], positions: np.ndarray
+    ) -> torch.Tensor | None:
+        """Scores of terms' own teachers [T, Q, P]."""
+        own = self.training.signalled.own
+        if own is None:
+            return None
+        scores = np.full((len(own), *shape), np.nan, dtype=np.float32)
+        scores[:, at[0], at[1]] = own[:, positions]
+        return torch.from_numpy(scores)
 
     def _pairs(
         self, queries: Sequence[int], lists: Sequence[np.ndarray], column: np.ndarray

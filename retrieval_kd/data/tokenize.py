@@ -69,6 +69,7 @@ class TextTokenizer:
         self.pad = int(pad)
         self._spelled = spelled_specials(tokenizer)
         self._masker = Masker(tokenizer)
+        self._of_prompts = {"": 0}
 
     def cut(self, lengths: Mapping[Side, int]) -> Self:
         """The same tokenizer with other lengths."""
@@ -83,6 +84,15 @@ class TextTokenizer:
     def special_ids(self) -> list[int]:
         """Tokens that no text is made of; unknown words are."""
         return sorted(set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id})
+
+    def prompt_tokens(self, side: Side) -> int:
+        """How many tokens a side's prompt puts before those of each text."""
+        prompt = self.sides[side].prompt.rstrip()
+        if prompt not in self._of_prompts:
+            said = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+            encoded = self.tokenizer(self.sides[side].prompt + PROBE, **said)
+            self._of_prompts[prompt] = sum(start < len(prompt) for start, _ in encoded["offset_mapping"])
+        return self._of_prompts[prompt]
 
     def ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """Token ids of each text, specials included, cut at the side's length."""

@@ -30,11 +30,15 @@ class Draw:
 
 @dataclass(frozen=True)
 class Signalled:
-    """What the teacher said of all candidates: its own scores [n], its members' [M, n], and judged pairs of them."""
+    """What the teacher said of all candidates: its own scores [n], its members' [M, n], and judged pairs of them.
+
+    ``own`` [T, n] are the scores of the teachers that T terms name for themselves.
+    """
 
     scores: np.ndarray
     members: np.ndarray
     pairs: PlacedPairs | None = None
+    own: np.ndarray | None = None
 
 
 InBatch = Callable[[Sequence[int], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -31,6 +31,7 @@ class Row:
     values: dict[str, list[float]]  # by cell, one per seed
     cost: dict[str, Any]
     other_data: bool
+    reconstructions: Mapping[str, str] = field(default_factory=dict)  # parts that are none of a paper's: what they say
     against: dict[str, Comparison] = field(default_factory=dict)
     commands: tuple[str, ...] = ()  # what makes each seed
 
@@ -76,6 +77,7 @@ def as_json(spec: TableSpec, scale: str, rows: Sequence[Row], about: Mapping[str
                 "name": row.spec.name,
                 "experiment": row.spec.experiment,
                 "commands": list(row.commands),
+                **({"reconstructions": dict(row.reconstructions)} if row.reconstructions else {}),
                 "cells": {cell: _cell(spec, scale, row, cell) for cell in spec.columns if cell in row.values},
                 "cost": row.cost,
             }
@@ -135,12 +137,15 @@ COSTS = {
     "queries_per_second": ("queries /s", "{:.0f}"),
     "queries_per_second_2_clients": ("by 2 clients", "{:.0f}"),
 }
+MARK = "\N{DAGGER}"  # behind the name of a row some parts of which are reconstructions
 ALWAYS = ("train_seconds", "encode_passages_per_second", "index_bytes")  # others are shown where a row has them
 
 
 def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells as text, for every form that people read."""
-    columns: dict[str, list[str]] = {"row": [row.spec.name for row in rows]}
+    columns: dict[str, list[str]] = {
+        "row": [f"{row.spec.name} {MARK}" if row.reconstructions else row.spec.name for row in rows]
+    }
     for name, cell in zip(_short(spec.columns), spec.columns, strict=True):
         columns[name] = [_value(row, cell) for row in rows]
     main = spec.columns[0]
@@ -155,6 +160,12 @@ def lines(spec: TableSpec, scale: str, rows: Sequence[Row]) -> tuple[list[str], 
         if key in ALWAYS or any(key in row.cost for row in rows):
             columns[name] = [_cost(row.cost, key) for row in rows]
     return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+
+
+def reconstruction_notes(rows: Sequence[Row]) -> list[str]:
+    """What the mark behind the names of rows means, where there is one."""
+    parts = sorted({part for row in rows for part in row.reconstructions})
+    return [f"{MARK} with reconstructions of what could not be read: {', '.join(parts)}."] if parts else []
 
 
 def _short(columns: Sequence[str]) -> list[str]:

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import AttentionTeacher, Evidence, Role, Signal, Signals, UserError, WordPairs
+from retrieval_kd.contracts import Evidence, Signal, Signals, UserError, WhiteBox
 from retrieval_kd.functional.attention_maps import renormalised, row_kl, token_similarities
 from retrieval_kd.functional.divergence import mean_over_queries
 from retrieval_kd.functional.late_interaction import inside
+from retrieval_kd.functional.read_pairs import mean_of_queries, read_pairs
 
 HEADS = ("averaged", "matched")
 SIMILARITIES = ("cosine", "dot")
@@ -37,7 +38,7 @@ class WordLevel(nn.Module):
 
     def __init__(
         self,
-        teacher: Callable[[], AttentionTeacher],
+        teacher: Callable[[], WhiteBox],
         pairs_per_query: int,
         heads: str,
         symmetric: bool,
@@ -61,10 +62,12 @@ class WordLevel(nn.Module):
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """A query's loss is the mean over its pairs; one without a pair is not counted."""
-        query, passage = self.shown(evidence, signals)
-        if not len(query):
+        shown = read_pairs(evidence, signals, self.pairs_per_query)
+        if shown is None:
             return evidence.query_passage.sum() * 0.0
-        pairs, left, right = _words(evidence, query, passage)
+        query, passage, pairs = shown
+        left = evidence.queries["words"][query, : pairs.queries.shape[1]]
+        right = evidence.passages["words"][passage, : pairs.passages.shape[1]]
         with torch.no_grad():
             attention = self.teacher().attention(pairs, self.averaged)
         heads = attention.to_passage.shape[1]
@@ -79,31 +82,4 @@ class WordLevel(nn.Module):
         if self.symmetric:
             back = renormalised(attention.to_query, rows)
             losses = (losses + row_kl(back, similar.transpose(-1, -2), columns, rows)) / 2
-        return mean_over_queries(*_of_queries(losses, query, len(weight)), weight)
-
-    def shown(self, evidence: Evidence, signals: Signals) -> tuple[Tensor, Tensor]:
-        """Queries and passages [K] of the pairs that the teacher reads."""
-        hard = (signals.role == Role.HARD) | (signals.role == Role.RANDOM)
-        target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
-        scores = evidence.query_passage.detach().masked_fill(~hard, -torch.inf)
-        hardest = scores.topk(min(self.pairs_per_query, scores.shape[1])).indices
-        chosen = target | (torch.zeros_like(hard).scatter(1, hardest, True) & hard)
-        query, passage = chosen.nonzero().unbind(1)
-        return query, passage
-
-
-def _words(evidence: Evidence, query: Tensor, passage: Tensor) -> tuple[WordPairs, Tensor, Tensor]:
-    """Tokens of the pairs, and their states [K, I, D] and [K, J, D]; no wider than the longest text among them."""
-    left, right = evidence.queries, evidence.passages
-    query_lengths, passage_lengths = left["word_lengths"][query], right["word_lengths"][passage]
-    most = int(query_lengths.max()), int(passage_lengths.max())
-    pairs = WordPairs(
-        left["word_ids"][query, : most[0]], query_lengths, right["word_ids"][passage, : most[1]], passage_lengths
-    )
-    return pairs, left["words"][query, : most[0]], right["words"][passage, : most[1]]
-
-
-def _of_queries(losses: Tensor, query: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Means over each query's pairs [Q], and which queries have any [Q]."""
-    pairs = torch.bincount(query, minlength=count)
-    return losses.new_zeros(count).index_add(0, query, losses) / pairs.clamp_min(1), pairs > 0
+        return mean_over_queries(*mean_of_queries(losses, query, len(weight)), weight)

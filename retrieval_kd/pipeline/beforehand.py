@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.asked import with_bases
 from retrieval_kd.pipeline.build import resolve
 from retrieval_kd.pipeline.compatibility import trains_student
 from retrieval_kd.pipeline.costs import Lists, mined_lists, reranked_lists, scorer_size
@@ -28,10 +29,10 @@ from retrieval_kd.pipeline.estimates import (
     keeps_vectors,
     stores_scores,
 )
-from retrieval_kd.pipeline.pairing import SCORES
+from retrieval_kd.pipeline.needs import SCORES
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.recipes import stages
-from retrieval_kd.pipeline.white_box import check_tokens
+from retrieval_kd.pipeline.white_box import check_white_boxes
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
@@ -100,8 +101,9 @@ class Work:
         """Build what is cheap to build; constructors name the setting that they refuse."""
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
-        for stage in self.stages if self.names["darken"] else ():
-            _check_masks(stage)
+        for stage in self.stages if self.names["darken"] or self.names["score"] or self.names["pair"] else ():
+            if stage.candidates.makes_passages:
+                _check_masks(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
             _check_teacher(stage, judged=bool(self.names["pair"]))
 
@@ -175,8 +177,7 @@ def check_place(key: str, path: Path) -> None:
 def _check_training(plan: Plan) -> None:
     import torch
 
-    if plan.parts.needs_attention:
-        check_tokens(plan)
+    check_white_boxes(plan)
     try:
         if plan.parts.labels_by_teacher:
             _ = plan.parts.labels
@@ -192,21 +193,39 @@ def _check_training(plan: Plan) -> None:
 def _check_masks(plan: Plan) -> None:
     """Refuse tokenizers without a mask, before the lists are mined whose passages are to have masks."""
     tokenizer, _ = plan.tokenizer
-    if plan.parts.made(tokenizer).masks:
-        judge = [plan.parts.judge] if plan.parts.needs_preferences else []
-        for node in (*plan.parts.scorers.values(), *judge):
-            if "answers" in node:
-                from retrieval_kd.data.masks import no_mask
-                from retrieval_kd.teachers.language_model import load_tokenizer
+    if not plan.parts.made(tokenizer).masks:
+        return
+    from retrieval_kd.data.masks import no_mask
 
-                if load_tokenizer(node["name"])[1].mask_token_id is None:
-                    raise UserError(no_mask(node["name"]))
+    judge = [plan.parts.judge] if plan.parts.needs_preferences else []
+    scorers = (node for one in with_bases(plan.teachers) for node in one.steps.plan.parts.scorers.values())
+    for node in (*scorers, *judge):
+        name, reads = _tokenizer(node)
+        if name is not None and reads.mask_token_id is None:
+            raise UserError(no_mask(name))
+
+
+def _tokenizer(node: dict[str, Any]) -> tuple[str | None, Any]:
+    """The model that a scorer or a judge names, and its tokenizer; none where it reads no tokens."""
+    if "answers" in node:
+        from retrieval_kd.teachers.language_model import load_tokenizer as of_language_model
+
+        return node["name"], of_language_model(node["name"])[1]
+    encoder = node.get("encoder", {}).get("encoder", {})
+    name = encoder.get("name", node.get("name"))
+    if name is None:
+        return None, None
+    from retrieval_kd.data.weights import resolve_encoder
+    from retrieval_kd.students.backbone import load_tokenizer
+
+    return name, load_tokenizer(resolve_encoder(name, encoder.get("path")))
 
 
 def _check_teacher(plan: Plan, judged: bool) -> None:
     """Refuse what the teacher's language models, and the judge, do not take, before the lists are mined for them."""
-    for node in plan.parts.scorers.values():
-        _check_questions(node)
+    for one in with_bases(plan.teachers):
+        for node in one.steps.plan.parts.scorers.values():
+            _check_questions(node)
     if judged and "judge" in plan.values["teacher"]:
         _check_judge(plan)
 

@@ -29,6 +29,8 @@ METADATA = frozenset(
         "searches",
         "shared_space",
         "suits",
+        "takes",
+        "teacher",
         "tokenizer",
         "train",
         "weight",

@@ -12,10 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import file_digest
 from retrieval_kd.pipeline.compose import changed
 from retrieval_kd.pipeline.keys import deciding
+from retrieval_kd.pipeline.needs import SCORES
 
 if TYPE_CHECKING:
     from retrieval_kd.contracts import ScoreTeacher
@@ -31,6 +34,17 @@ class CandidateSteps:
     """What a plan does before a training: find passages, list them, have them scored."""
 
     plan: Plan
+    lists: CandidateSteps | None = None  # whose lists these are, where the plan is about another teacher of them
+
+    def by(self, teacher: Mapping[str, Any]) -> CandidateSteps:
+        """The same lists with another teacher, given by its node."""
+        from retrieval_kd.pipeline.plan import Plan
+
+        plan = self.plan
+        other = Plan(changed(plan.cfg, {}, teacher=OmegaConf.create(dict(teacher))), plan.before, plan.first)
+        asked = CandidateSteps(other, self)
+        vars(other).update(entries=plan.entries, candidates=asked)  # what was read is not read again
+        return asked
 
     # ---- lists
 
@@ -84,6 +98,8 @@ class CandidateSteps:
         """Candidates of a split, as they were found; held-out ones are those of the first round in every round."""
         from retrieval_kd.pipeline.steps.mining import mine
 
+        if self.lists is not None:
+            return self.lists.mined(entry)
         if self.at_start is not self and entry.label not in {one.label for one in self.plan.train_entries}:
             return self.at_start.mined(entry)
         plan, run, margin = self.plan, self.source_run(entry), self._has_margin
@@ -105,6 +121,8 @@ class CandidateSteps:
 
     def listed(self, entry: Entry) -> Step:
         """Candidates as the teacher is asked about them, and as they are learned from."""
+        if self.lists is not None:
+            return self.lists.listed(entry)
         return self.darkened(entry) if self.makes_passages else self.mined(entry)
 
     @property
@@ -172,32 +190,48 @@ class CandidateSteps:
         if not members:
             return None
         bare = [entry.label for entry in plan.train_entries if not entry.judged]
-        if bare:
-            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {bare[0]} has none")
+        if bare and len(plan.parts.learned_from) < len(members):
+            raise UserError(
+                f"teacher: a cross-encoder is trained on judgements, and {bare[0]} has none; train.labels={SCORES}"
+                " learns from another teacher"
+            )
         finder = self.at_start
         if finder._has_margin:  # which needs scores: who gives them learns without one
             finder = Plan(changed(finder.plan.cfg, {"negatives.margin": None})).candidates
         mined = [finder.mined(entry) for entry in plan.train_entries]
+        scored = [base.scored_as_found(entry) for base in finder.bases.values() for entry in plan.train_entries]
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps.teaching import teach  # here: planning does without torch
 
-            return teach(folder, plan, [lists.make() for lists in mined])
+            return teach(folder, plan, finder)
 
         return plan._step(
             "teach",
             plan._declared("teacher") | {"trainer": trainer},
-            [*mined, *plan._files("teacher")],
+            [*mined, *scored, *plan._files("teacher")],
             write,
             ", ".join(members),
         )
 
+    @cached_property
+    def bases(self) -> dict[str, CandidateSteps]:
+        """The same lists with the teachers on whose scores members are trained here, by the members' names."""
+        return {name: self.by(node) for name, node in self.plan.parts.learned_from.items()}
+
     def scored(self, entry: Entry) -> Step:
         """The members' scores of a split's candidates."""
+        return self._scored(entry, self.listed(entry))
+
+    def scored_as_found(self, entry: Entry) -> Step:
+        """The members' scores of candidates as they were found: what is made may depend on who learns of these."""
+        return self._scored(entry, self.mined(entry))
+
+    def _scored(self, entry: Entry, listed: Step) -> Step:
         from retrieval_kd.pipeline.steps.scoring import score
 
-        plan, listed = self.plan, self.listed(entry)
+        plan = self.plan
         return plan._step(
             "score",
             plan._declared("teacher"),

@@ -152,17 +152,20 @@ def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
         del cfg["hydra"]
         for group in conf_tree.multi_select():
             cfg[group] = cfg.get(group) or {}
-            _drop_unselected(cfg[group], group)
+            for name in _drop_unselected(cfg[group], group):
+                choices = {key: value for key, value in choices.items() if f"@{group}.{name}." not in f"{key}."}
             choices[group] = list(cfg[group])
         cfg.options = choices
     return pickle.dumps(cfg)
 
 
-def _drop_unselected(nodes: DictConfig, group: str) -> None:
-    """Leave out what an experiment sets of options that the command did not select: they have no target."""
-    for name in conf_tree.options().get(group, []):
-        if name in nodes and "_target_" not in nodes[name]:
-            del nodes[name]
+def _drop_unselected(nodes: DictConfig, group: str) -> list[str]:
+    """Leave out what an experiment sets of options that the command did not select, which have no target: these."""
+    known = conf_tree.options().get(group, [])
+    dropped = [name for name in known if name in nodes and "_target_" not in nodes[name]]
+    for name in dropped:
+        del nodes[name]
+    return dropped
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from retrieval_kd.pipeline.asked import with_bases
 from retrieval_kd.pipeline.estimates import (
     RUN_LINE_BYTES,
     SCORE_BYTES,
@@ -37,6 +38,7 @@ def add_costs(page: Page, plan: Plan, stages: Mapping[str, Plan], counts: Counts
     for names, stage, entry in _distinct(asking, lambda stage, entry: stage.candidates.scored(entry)):
         its_counts = replace(counts, plan=stage)
         _add_calls(page, stage, its_counts, mined_lists(stage, its_counts, entry), names)
+    _add_others(page, stages, counts)
     judged = {name: stage for name, stage in stages.items() if stage.parts.needs_preferences}
     for names, stage, entry in _distinct(judged, lambda stage, entry: stage.pairing.paired(entry)):
         _add_judgements(page, stage, replace(counts, plan=stage), entry, names)
@@ -45,6 +47,29 @@ def add_costs(page: Page, plan: Plan, stages: Mapping[str, Plan], counts: Counts
     memory = [rows for stage in stages.values() if (rows := _memory(stage))]
     for label, text, product in max(memory, default=(0, ()))[1]:
         page.row(label, text, product)
+
+
+def _add_others(page: Page, stages: Mapping[str, Plan], counts: Counts) -> None:
+    """What teachers are asked that are not the training's own: terms' own, and those that others learn from first."""
+    main = [stage for stage in stages.values() if stage.parts.needs_scores]
+    seen = {stage.candidates.scored(entry).key for stage in main for entry in stage.train_entries}
+    for stage in stages.values():
+        for one in with_bases(stage.teachers):
+            if one.term in stage.parts.of_tokens or (one.term is None and one.key == "teacher"):
+                continue
+            plan = one.steps.plan
+            its_counts = replace(counts, plan=plan)
+            for entry in stage.train_entries:
+                lists = mined_lists(plan, its_counts, entry)
+                if lists.step.key not in seen:
+                    seen.add(lists.step.key)
+                    _add_calls(page, plan, its_counts, lists, f"{one.key}: ")
+    for name, stage in stages.items():
+        for term in stage.parts.of_tokens:
+            node, queries = stage.values["objective"][term], stage.values["trainer"]["batch_size"]
+            pairs = f"{1 + node.get('pairs_per_query', 0)} pairs {TIMES} {queries} queries"
+            label = f"{name}: {term}" if len(stages) > 1 else term
+            page.row("teacher", f"{label} reads {pairs} in every step, beside the training", "none is kept")
 
 
 def _distinct(stages: Mapping[str, Plan], step: Callable[[Plan, Entry], Step]) -> Iterator[tuple[str, Plan, Entry]]:

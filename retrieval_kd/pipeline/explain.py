@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.asked import Asked
 from retrieval_kd.pipeline.build import METADATA
 from retrieval_kd.pipeline.costs import add_costs
 from retrieval_kd.pipeline.entries import absent
@@ -19,11 +20,11 @@ from retrieval_kd.pipeline.estimates import Counts, encoder_size, in_words, opti
 from retrieval_kd.pipeline.origins import Origins
 from retrieval_kd.pipeline.page import Page, number
 from retrieval_kd.pipeline.plan import NO_RESULT, Plan
+from retrieval_kd.pipeline.provenance import notes
 from retrieval_kd.pipeline.recipes import named_overrides, stages
 from retrieval_kd.pipeline.rounds import with_rounds
 from retrieval_kd.pipeline.unread import without_reading
 
-NOTE = "provenance"  # where an option's file says what it is after
 OF_VALIDATION = ("validation_queries", "patience", "select")
 HIDDEN = METADATA - {"made", "train", "refit"}
 SPEED_ONLY = ("tokens_per_batch", "fused")
@@ -40,7 +41,7 @@ def explain(cfg: DictConfig) -> str:
     _add_absent(page, missing)
     if plan.values["target"] == "teacher":
         page.block("Training of the teacher alone")
-        _add_teacher(page, plan, origins)
+        _add_teachers(page, [Asked("teacher", plan.candidates)], origins)
         _add_negatives(page, plan, origins)
     staged = list(_stages(plan, origins)) if plan.trained is not None else []
     for name, stage, its_origins in staged if plan.values["target"] != "teacher" else ():
@@ -89,16 +90,17 @@ def _add_stage(page: Page, name: str, plan: Plan, counts: Counts, origins: Origi
     page.block(f"Training, stage {name}" if name else "Training")
     _add_loss(page, plan, origins)
     _add_student(page, plan, origins)
-    if plan.parts.needs_scores or plan.values["negatives"].get("margin") is not None:
-        _add_teacher(page, plan, origins)
-    else:
+    main = [Asked("teacher", plan.candidates)]
+    if not plan.parts.needs_scores and plan.values["negatives"].get("margin") is None:
         page.row("teacher", "not asked: no term needs its scores")
+        main = []
+    _add_teachers(page, [*main, *(one for one in plan.teachers if one.term)], origins)
     if plan.parts.needs_preferences:
         _add_judge(page, plan, origins)
     _add_negatives(page, plan, origins)
     _add_trainer(page, plan, counts, origins)
-    for group in ("objective", "student", "teacher", "negatives", "filter", "pacing", "regularizer"):
-        _add_notes(page, group, plan.values[group])
+    for path, note in notes(plan.values):
+        page.row("note", f"{path}: {note}")
 
 
 def _add_loss(page: Page, plan: Plan, origins: Origins) -> None:
@@ -106,6 +108,7 @@ def _add_loss(page: Page, plan: Plan, origins: Origins) -> None:
     for name, node in plan.values["objective"].items():
         settings, keys = _settings(node, f"objective.{name}")
         keys = {"weight": f"objective.{name}.weight", **keys}
+        settings |= {"of": "a teacher of its own"} if name in plan.parts.own_teachers else {}
         label = "loss" if sign == "  " else ""
         page.row(label, f"{sign}{node['weight']} · {_call(name, settings)}", origins.summary(keys))
         sign = "+ "
@@ -140,10 +143,31 @@ def _add_student(page: Page, plan: Plan, origins: Origins) -> None:
     page.row("encoder", f"{encoder['name']}{about}", origins.summary(used))
 
 
-def _add_teacher(page: Page, plan: Plan, origins: Origins) -> None:
+def _add_teachers(page: Page, teachers: Iterable[Asked], origins: Origins) -> None:
+    """Teachers, and behind each those whose scores its members learn from first."""
+    said: list[Asked] = []
+    for one in teachers:
+        _add_teacher(page, one, origins, "teacher" if one.term is None else f"of {one.term}")
+        said.append(one)
+        _add_bases(page, one, said, origins)
+
+
+def _add_bases(page: Page, one: Asked, said: list[Asked], origins: Origins) -> None:
+    for base in one.bases:
+        before = next((other for other in said if other.node == base.node), None)
+        page.row("", f"learns from the scores of {before.key if before else base.key}{'' if before else ':'}")
+        if before is None:
+            _add_teacher(page, base, origins, "")
+            said.append(base)
+            _add_bases(page, base, said, origins)
+
+
+def _add_teacher(page: Page, one: Asked, origins: Origins, label: str) -> None:
+    plan = one.steps.plan
     teacher, options = plan.parts.score_teacher, plan.values["options"]
-    prefix = "teacher.base" if "base" in plan.values["teacher"] else "teacher"
-    name = options.get("teacher@teacher.base") if prefix == "teacher.base" else options["teacher"]
+    prefix = f"{one.key}.base" if "base" in plan.values["teacher"] else one.key
+    place = "teacher" if prefix == "teacher" else f"teacher@{prefix}"
+    name = options.get(place) or str(teacher["_target_"]).rpartition(".")[2]
     members = {f"members.{name}": node for name, node in teacher.get("members", {}).items()}
     if "scorer" in teacher:
         members["scorer"] = teacher["scorer"]
@@ -151,7 +175,7 @@ def _add_teacher(page: Page, plan: Plan, origins: Origins) -> None:
     settings, keys = _settings(own, prefix)
     names = ", ".join(path.removeprefix("members.") for path in members)
     text = _call(str(name), settings)
-    page.row("teacher", f"{text} of {names}" if "members" in teacher else text, origins.summary(keys))
+    page.row(label, f"{text} of {names}" if "members" in teacher else text, origins.summary(keys))
     for path, node in members.items():
         settings, keys = _settings(node, f"{prefix}.{path}")
         option = options.get(f"scorer@{prefix}.{path}") or str(node["_target_"]).rpartition(".")[2]
@@ -210,7 +234,7 @@ def _add_search(page: Page, plan: Plan, steps: list[Step], origins: Origins) -> 
     if plan.trained is None:
         page.row("training", "none", origins.of("model" if plan.values["model"] else "recipe.stages"))
         if plan.values["engine"]["holds"] == "scores":
-            _add_teacher(page, plan, origins)
+            _add_teachers(page, [Asked("teacher", plan.candidates)], origins)
         elif plan.values["engine"]["holds"] == "representations":
             _add_student(page, plan, origins)
     settings, keys = _settings(plan.values["engine"], "engine")
@@ -226,15 +250,6 @@ def _add_steps(page: Page, plan: Plan, steps: list[Step], read: bool) -> None:
             page.row("done" if step.done else "to do", f"{step.name}/{step.key}", step.about)
         else:
             page.row("", step.name, step.about)
-
-
-def _add_notes(page: Page, path: str, node: Any) -> None:
-    """What options say they are after, nested ones too."""
-    for key, value in node.items() if isinstance(node, Mapping) else ():
-        if key == NOTE:
-            page.row("note", f"{path}: {value}")
-        else:
-            _add_notes(page, f"{path}.{key}", value)
 
 
 # ---- parts of them

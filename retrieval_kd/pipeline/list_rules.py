@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval_kd.contracts import Signal
-from retrieval_kd.pipeline.needs import asking
+from retrieval_kd.pipeline.needs import asking, own_teachers
 from retrieval_kd.pipeline.rule_reading import Config, judged, nodes, option, soft
 
 
@@ -30,7 +30,9 @@ def run_files_teach_what_they_list(config: Config) -> str | None:
     """Made passages are in no file."""
     if config["negatives"].get("makes") != "dark":
         return None
-    for path, node in nodes(config.get("teacher"), "teacher"):
+    teachers = [("teacher", config["teacher"])]
+    teachers += [(f"objective.{name}.teacher", node) for name, node in own_teachers(config).items()]
+    for path, node in (found for key, teacher in teachers for found in nodes(teacher, key)):
         if node["_target_"].startswith("retrieval_kd.teachers.raw_scores."):
             return (
                 f"negatives={option(config, 'negatives')} makes passages that {path}, a file of scores, does not list;"

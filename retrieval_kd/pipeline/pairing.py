@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.estimates import compares_scores
 from retrieval_kd.pipeline.keys import deciding
+from retrieval_kd.pipeline.needs import JUDGEMENTS, LABELS, SCORES
 
 if TYPE_CHECKING:
     from retrieval_kd.contracts import PairTeacher
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
-
-LABELS = JUDGEMENTS, SCORES = "judgements", "scores"  # what a judge that is trained here learns from
 
 
 @dataclass(frozen=True)

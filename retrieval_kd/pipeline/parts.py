@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,18 @@ from omegaconf import DictConfig
 from retrieval_kd.contracts import Signal, UserError
 from retrieval_kd.interop.own_folder import own_folder
 from retrieval_kd.pipeline.build import METADATA, build
-from retrieval_kd.pipeline.needs import asking, needs_of
+from retrieval_kd.pipeline.needs import OF_TOKENS, asks_teacher, learned_from, needs_of, own_teachers
+from retrieval_kd.pipeline.white_box import feature_sizes
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import AttentionTeacher, Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
     from retrieval_kd.data.labels import Thresholds
     from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
+    from retrieval_kd.teachers.shared_out import SharedOut
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +42,38 @@ class Parts:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether any part of the training asks the teacher for scores; pairs are drawn and labels made by them."""
-        return self._needs("score") or self.needs_preferences or self.needs_attention or self.labels_by_teacher
+        """Whether any part of the training asks the teacher for scores; pairs are drawn and labels made by them.
+
+        A white box that is asked where it looks scores too, so that what it is worth is told.
+        """
+        asked = asks_teacher(self.values, OF_TOKENS | {Signal.SCORE.value})
+        return asked or self.needs_preferences or self.labels_by_teacher
 
     @property
-    def needs_attention(self) -> bool:
-        """Whether any term asks a white-box teacher where it looks; it scores too, so that what it is worth is told."""
-        return self._needs("attention")
+    def own_teachers(self) -> Mapping[str, Any]:
+        """The nodes of the teachers that terms name for themselves, by the terms' names."""
+        return own_teachers(self.values)
+
+    @property
+    def own_scores(self) -> list[str]:
+        """Those of these terms that learn from scores."""
+        terms = self.values["objective"]
+        return [name for name in self.own_teachers if Signal.SCORE in needs_of(terms[name])]
+
+    def teacher_of(self, term: str) -> tuple[str, Mapping[str, Any]]:
+        """The key and the node of the teacher that a term learns from."""
+        own = self.own_teachers.get(term)
+        return ("teacher", self.values["teacher"]) if own is None else (f"objective.{term}.teacher", own)
+
+    @property
+    def of_tokens(self) -> list[str]:
+        """The names of the terms that ask a white box."""
+        return [name for name, term in self.values["objective"].items() if OF_TOKENS & set(term.get("needs", ()))]
 
     @property
     def needs_preferences(self) -> bool:
         """Whether any objective term asks for judged pairs."""
-        return self._needs("preference")
-
-    def _needs(self, signal: str) -> bool:
-        return any(signal in needs_of(part) for _, part in asking(self.values))
+        return asks_teacher(self.values, frozenset({Signal.PREFERENCE.value}))
 
     @property
     def negatives(self) -> Any:
@@ -152,16 +172,20 @@ class Parts:
             if settled:
                 log.warning("model=%s keeps its own %s, whatever is said here", name, ", ".join(settled))
 
-    def training(self, white_box: Callable[[], AttentionTeacher] | None = None) -> Training:
-        """Objective, filter, pacing, regularizer and optimizer; ``white_box`` is asked when its attention is needed."""
+    def training(self, white_box: Callable[[str], SharedOut] | None = None) -> Training:
+        """Objective, filter, pacing, regularizer and optimizer.
+
+        ``white_box`` gives the teacher of a term by the term's name, when it is first asked.
+        """
         from retrieval_kd.objectives.weighted_sum import WeightedSum
         from retrieval_kd.students.student import Training
 
         terms = self.cfg.objective
         return Training(
             objective=WeightedSum(
-                {str(name): self._term(node, white_box) for name, node in terms.items()},
+                {str(name): self._term(str(name), node, white_box) for name, node in terms.items()},
                 {str(name): float(node.weight) for name, node in terms.items()},
+                self.own_scores,
             ),
             filter=self._filter(),
             pacing=self._pacing(),
@@ -175,9 +199,14 @@ class Parts:
         given = {"members": list(self.scorers)} if "members" in self.values["pacing"].get("reads", ()) else {}
         return build(self.cfg.pacing, **given)
 
-    def _term(self, node: DictConfig, white_box: Callable[[], AttentionTeacher] | None) -> Any:
-        """A term of the objective, with who tells its attention if it needs that."""
-        return build(node, teacher=white_box) if Signal.ATTENTION in node.get("needs", ()) else build(node)
+    def _term(self, name: str, node: DictConfig, white_box: Callable[[str], SharedOut] | None) -> Any:
+        """A term of the objective, with the white box that it asks if it needs one."""
+        if name not in self.of_tokens:
+            return build(node)
+        given = {"teacher": None if white_box is None else cache(partial(white_box, name))}
+        if "sizes" in node.get("reads", ()):
+            given["sizes"] = feature_sizes(self.values, self.teacher_of(name)[1])
+        return build(node, **given)
 
     def _filter(self) -> Any:
         """The filter, told what the members' raw scores mean if it reads them."""
@@ -227,6 +256,12 @@ class Parts:
     def to_teach(self) -> list[str]:
         """Members that are trained here."""
         return [name for name, node in self.scorers.items() if node.get("train")]
+
+    @property
+    def learned_from(self) -> dict[str, Mapping[str, Any]]:
+        """The nodes of the teachers on whose scores members are trained here, by the members' names."""
+        found = {name: learned_from(node) for name, node in self.scorers.items()}
+        return {name: node for name, node in found.items() if node is not None}
 
     @property
     def learns_here(self) -> bool:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from retrieval_kd.contracts import Side, UserError
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.pipeline.artifacts import Step
+from retrieval_kd.pipeline.asked import Asked, asked, scored, with_bases
 from retrieval_kd.pipeline.candidate_steps import CandidateSteps
 from retrieval_kd.pipeline.compose import plain
 from retrieval_kd.pipeline.entries import Entries, Entry, entries, refuse_unjudged
@@ -58,6 +59,11 @@ class Plan:
     def candidates(self) -> CandidateSteps:
         """The steps about candidates and the teacher's scores of them."""
         return CandidateSteps(self)
+
+    @cached_property
+    def teachers(self) -> list[Asked]:
+        """Everybody whose scores or attention the training learns from."""
+        return asked(self)
 
     @cached_property
     def pairing(self) -> Pairing:
@@ -237,9 +243,7 @@ class Plan:
         weighed = [self.weighed(self._start_entry)] if self.parts.regularizer_reads_idf else []
         lists = self.candidates
         steps = [*map(lists.learned, entries), *([lists.mined(validation)] if validation else [])]
-        if self.parts.needs_scores:
-            told, reported = [*map(lists.told, entries)], lists.scored(self.reported_entry)
-            steps += told if reported.key in {one.key for one in told} else [*told, reported]
+        steps += scored(self, entries, self.reported_entry)
         steps += self.pairing.of_training(entries, self.reported_entry)
 
         def write(folder: Path) -> Mapping[str, Any]:
@@ -258,7 +262,8 @@ class Plan:
     @property
     def reported_entry(self) -> Entry:
         """Whose lists the teacher is judged by: held-out ones where it learned from the training lists itself."""
-        held_out = self.entries.validation if self.parts.learns_here else None
+        taught = self.parts.learns_here or any(one.learns_here for one in with_bases(self.teachers))
+        held_out = self.entries.validation if taught else None
         return held_out if held_out is not None and held_out.judged else self.train_entries[0]
 
     # ---- results

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrieval_kd.contracts import Signal
 from retrieval_kd.pipeline import conf_tree
-from retrieval_kd.pipeline.needs import needs_of
+from retrieval_kd.pipeline.needs import OF_TOKENS, needs_of
 
 Config = Mapping[str, Any]
 
@@ -46,18 +46,19 @@ def judged(config: Config) -> bool:
 
 
 def gives(teacher: Config) -> list[str]:
-    """A teacher's signals; attention is that of a single scorer, for there is nothing that could combine it."""
+    """A teacher's signals; those of tokens are of a single scorer, for there is nothing that could combine them."""
     scorer = teacher.get("base", teacher).get("scorer", {})
-    return [*teacher.get("gives", ()), *([Signal.ATTENTION.value] if scorer.get("white_box") else [])]
+    return [*teacher.get("gives", ()), *(sorted(OF_TOKENS) if scorer.get("white_box") else [])]
 
 
-def fitting(signal: str) -> str:
-    """What gives a signal."""
+def fitting(signal: str, path: str) -> str:
+    """What gives a signal to a part."""
     options, load = conf_tree.options(), conf_tree.load
     names = [f"teacher={name}" for name in options["teacher"] if signal in load(f"teacher/{name}").get("gives", ())]
-    if signal == Signal.ATTENTION:
+    if signal in OF_TOKENS:
         white = [name for name in options["scorer"] if load(f"scorer/{name}").get("white_box")]
         names += [f"teacher=pointwise scorer@teacher.scorer={name}" for name in white]
+        names += [f"+teacher@{path}.teacher=pointwise, a teacher of its own,"]
     return f"{' or '.join(names)} would fit" if names else "no teacher here gives it"
 
 

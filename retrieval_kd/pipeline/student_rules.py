@@ -20,6 +20,18 @@ def shared_space_is_there(config: Config) -> str | None:
     return None
 
 
+def terms_take_what_is_made(config: Config) -> str | None:
+    """Features of a pair are made of one vector for each text."""
+    made = config["student"].get("makes")
+    for name, term in config["objective"].items():
+        if term.get("takes") not in (None, made):
+            return (
+                f"objective.{name} takes {term['takes']}, and student={option(config, 'student')} makes {made};"
+                " student=dense would fit"
+            )
+    return None
+
+
 def penalties_are_of_terms(config: Config) -> str | None:
     """There is nothing to make sparse in vectors."""
     penalised = config["regularizer"].get("penalises")

@@ -27,6 +27,7 @@ from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.conf_tree import did_you_mean
 from retrieval_kd.pipeline.dry_run import TERAFLOPS, DryRun
 from retrieval_kd.pipeline.plan import Plan
+from retrieval_kd.pipeline.provenance import reconstructions
 from retrieval_kd.pipeline.run import MANIFEST, METRICS, holds, lay_out
 from retrieval_kd.pipeline.table_files import find, read_table
 
@@ -154,7 +155,7 @@ def _measured(
     seeds = _seeds(spec, request)
     values: dict[str, list[float]] = {cell: [] for cell in spec.columns}
     cost: dict[str, Any] = {}
-    other = False
+    other, reconstructed = False, {}
     for seed, cfg in zip(seeds, configs, strict=True):
         plan = Plan(cfg)
         place = seed_folder(folder, request.scale, row.name, seed)
@@ -166,14 +167,14 @@ def _measured(
                 values[cell].append(found["collections"][label]["measures"][measure])
         cost = cost or found["cost"]
         digests = spec.data.get(request.scale, {})
+        reconstructed |= reconstructions(plan)
         other |= any(digests.get(entry.label, entry.key) != entry.key for entry in plan.entries.evaluate)
     commands = tuple(
         shlex.join(["retrieval-kd", "train", *_overrides(spec, request, row, seed), f"output_dir={place}"])
         for seed, place in zip(seeds, (seed_folder(folder, request.scale, row.name, one) for one in seeds), strict=True)
     )
-    return tables.Row(
-        row, seeds, {cell: found for cell, found in values.items() if found}, cost, other, commands=commands
-    )
+    found_values = {cell: found for cell, found in values.items() if found}
+    return tables.Row(row, seeds, found_values, cost, other, reconstructed, commands=commands)
 
 
 def seed_folder(folder: Path, scale: str, row: str, seed: int) -> Path:
@@ -242,7 +243,7 @@ def _write(spec: TableSpec, request: Request, rows: Sequence[tables.Row], folder
         "versions": manifest["versions"],
         "commit": manifest["commit"],
     }
-    notes = _notes(spec, request.scale, rows, queries, manifest)
+    notes = [*_notes(spec, request.scale, rows, queries, manifest), *tables.reconstruction_notes(rows)]
     shown = tables.shown(spec, request.scale, rows, notes)
     content = tables.as_json(spec, request.scale, rows, about) | {"shown": asdict(shown)}
     texts = {

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 
 from retrieval_kd.contracts import Signal
 from retrieval_kd.pipeline import conf_tree
-from retrieval_kd.pipeline.needs import TEACHER_TOP, asking, needs_of, takes_teachers_top
-from retrieval_kd.pipeline.rule_reading import Config, fitting, gives, hard, judged, option, soft, tokenizer
+from retrieval_kd.pipeline.needs import (
+    JUDGEMENTS,
+    LABELS,
+    OF_TOKENS,
+    SCORES,
+    TEACHER_TOP,
+    asking,
+    needs_of,
+    own_teachers,
+    takes_teachers_top,
+)
+from retrieval_kd.pipeline.rule_reading import Config, fitting, gives, hard, judged, nodes, option, soft, tokenizer
 
 OF_POSITIVES = ("probability", "top", "margin")  # confidences that need to know which passage is a positive
+LOSSES = {  # of functional.ranking_losses, by what they take
+    JUDGEMENTS: ("listwise_cross_entropy", "pointwise_cross_entropy"),
+    SCORES: ("listwise_kl", "margin_mse"),
+}
 
 
 def objective_is_not_empty(config: Config) -> str | None:
@@ -29,10 +43,55 @@ def teacher_gives_what_is_needed(config: Config) -> str | None:
         missing = sorted(needs_of(node) - {Signal.JUDGEMENTS.value} - set(given))
         if missing:
             told = ", ".join(given) or "nothing"
+            who = f"{path}.teacher" if teacher is own else f"teacher={option(config, 'teacher')}"
+            return f"{path} needs {missing[0]}, and {who} gives {told}; {fitting(missing[0], path)}"
+    return None
+
+
+def own_teachers_can_be_asked(config: Config) -> str | None:
+    """A term's own teacher scores lists or tells where it looks; pairs and whole batches are the training's."""
+    for name, teacher in own_teachers(config).items():
+        needs = needs_of(config["objective"][name]) - {Signal.JUDGEMENTS.value}
+        if not needs:
+            return f"objective.{name}.teacher is asked nothing: objective.{name} learns from judgements alone"
+        if Signal.PREFERENCE in needs:
             return (
-                f"{path} needs {missing[0]}, and teacher={option(config, 'teacher')} gives {told};"
-                f" {fitting(missing[0])}"
+                f"objective.{name}.teacher: pairs are drawn and judged for the whole training, by teacher=pairwise;"
+                f" objective.{name} has no teacher of its own"
             )
+        if teacher.get("base", teacher).get("in_batch"):
+            return (
+                f"objective.{name}.teacher.in_batch=true: the training's teacher alone scores whole batches;"
+                " false would fit"
+            )
+    return None
+
+
+def rerankers_are_told_what_to_learn(config: Config) -> str | None:
+    """A cross-encoder that is trained here learns from judgements, or from the scores of a teacher that is named."""
+    places = [("teacher", config["teacher"]), *((f"objective.{k}.teacher", v) for k, v in own_teachers(config).items())]
+    for path, node in (found for place, teacher in places for found in nodes(teacher, place)):
+        train = node.get("train") or {}
+        if "teacher" in train and (refusal := _learning(f"{path}.train", train)):
+            return refusal
+    return None
+
+
+def _learning(path: str, train: Config) -> str | None:
+    labels, teacher = train["labels"], train["teacher"]
+    if labels not in LABELS:
+        return f"{path}.labels is {' or '.join(LABELS)}, got {labels}"
+    if labels == SCORES and teacher is None:
+        return f"{path}.labels={SCORES} learns from another teacher; +teacher@{path}.teacher=ensemble would name one"
+    if labels != SCORES and teacher is not None:
+        return f"{path}.teacher is not asked by {path}.labels={labels}; {path}.labels={SCORES} would ask it"
+    if labels == SCORES and train["temperature"] <= 0:
+        return f"{path}.temperature={train['temperature']}: a number above 0 is needed"
+    if train["negatives"] < 1:
+        return f"{path}.negatives={train['negatives']}: a list needs at least one"
+    loss, others = str(train["loss"] or ""), (set(LOSSES) - {labels}).pop()
+    if loss.rpartition(".")[2] in LOSSES[others]:
+        return f"{path}.loss={loss} takes {others}; {' or '.join(LOSSES[labels])} would fit {path}.labels={labels}"
     return None
 
 
@@ -110,26 +169,29 @@ def confidence_knows_a_positive(config: Config) -> str | None:
     )
 
 
-def attention_is_of_the_same_tokens(config: Config) -> str | None:
-    """Attention maps are compared token by token."""
-    if not any(Signal.ATTENTION in node.get("needs", []) for _, node in asking(config)):
-        return None
-    student = tokenizer(config["student"]) or tokenizer(config.get("encoder"))
-    teacher = tokenizer(config["teacher"])
-    if student is None or teacher is None or student == teacher:
-        return None
-    return (
-        f"objective needs attention over the student's tokens ({student}), and teacher={option(config, 'teacher')}"
-        f" reads those of {teacher}; a teacher with the tokenizer {student} would fit"
-    )
+def white_boxes_read_the_same_tokens(config: Config) -> str | None:
+    """Attention maps are compared token by token, and pairs are shown as the student's tokens."""
+    own, student = own_teachers(config), tokenizer(config["student"]) or tokenizer(config.get("encoder"))
+    for name, term in config["objective"].items():
+        teacher = tokenizer(own.get(name, config["teacher"])) if OF_TOKENS & needs_of(term) else None
+        if student is None or teacher is None or student == teacher:
+            continue
+        who = f"objective.{name}.teacher" if name in own else f"teacher={option(config, 'teacher')}"
+        return (
+            f"objective.{name} asks about the student's tokens ({student}), and {who} reads those of {teacher};"
+            f" a teacher with the tokenizer {student} would fit"
+        )
+    return None
 
 
 def words_are_there(config: Config) -> str | None:
-    """Attention is compared with what the student makes of single tokens, of both texts."""
+    """White boxes are shown single tokens of both texts; attention is compared with what the student makes of them."""
     student = config["student"]
-    if student.get("words") or not any(Signal.ATTENTION in node.get("needs", []) for _, node in asking(config)):
-        return None
-    return (
-        f"objective needs attention, which is compared with token states of queries and passages, and"
-        f" student={option(config, 'student')} has none of queries; student=dense or late_interaction would fit"
-    )
+    asked = [(path, sorted(OF_TOKENS & needs_of(node))) for path, node in asking(config)]
+    for path, signals in asked if not student.get("words") else ():
+        if signals:
+            return (
+                f"{path} needs {signals[0]}, which is of the tokens of queries and passages, and"
+                f" student={option(config, 'student')} has none of queries; student=dense or late_interaction would fit"
+            )
+    return None

@@ -49,7 +49,7 @@ class BiEncoder(Student):
         assert encoder is not None
         states = encoder(input_ids=group.input_ids, attention_mask=group.attention_mask).last_hidden_state
         vectors = POOLING[self.pooling](states, group.attention_mask)
-        return {"vectors": unit_length(vectors) if self.cosine else vectors, **self.words(group, states)}
+        return {"vectors": unit_length(vectors) if self.cosine else vectors, **self.words(group, states, side)}
 
     def compare(self, queries: Representations, passages: Representations) -> Tensor:
         """Inner products; cosines where vectors have length one."""

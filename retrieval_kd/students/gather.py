@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrieval_kd.contracts import Batch, Representations, Role, Signals
 from retrieval_kd.functional.padding import widen
+from retrieval_kd.functional.processes import gather_rows, process_count
 
 
 class Pool(NamedTuple):
@@ -27,11 +28,11 @@ def gather_pool(queries: Representations, passages: Representations, batch: Batc
     Every process then computes the whole loss, but differentiates only through its own share; times ``processes``,
     and averaged over processes as DDP does, that is the gradient of one big batch.
     """
-    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    processes = process_count()
     if processes == 1:
         return Pool(queries, passages, batch.signals, 1)
-    keys = _gather_rows(batch.passage_keys)
-    known = _gather_rows(widen(batch.known_positives, _largest(batch.known_positives.shape[1]), -1))
+    keys = gather_rows(batch.passage_keys)
+    known = gather_rows(widen(batch.known_positives, _largest(batch.known_positives.shape[1]), -1))
     counts = [(len(part_q), len(part_p)) for part_q, part_p in zip(known, keys, strict=True)]
     distinct, column, first = _first_occurrences(torch.cat(keys))
     columns = list(column.split([p for _, p in counts]))
@@ -46,7 +47,8 @@ def gather_pool(queries: Representations, passages: Representations, batch: Batc
             scores=_spread(signals.scores[None], counts, columns, len(distinct), float("nan"))[0],
             members=_spread(signals.members, counts, columns, len(distinct), float("nan")),
             pairs=_pairs(signals.pairs, counts, columns),
-            log_odds=torch.cat(_gather_rows(signals.log_odds)),
+            log_odds=torch.cat(gather_rows(signals.log_odds)),
+            own=None if signals.own is None else _spread(signals.own, counts, columns, len(distinct), float("nan")),
         ),
         processes,
     )
@@ -82,27 +84,15 @@ def _aligned(representations: Representations) -> Representations:
     }
 
 
-def _gather_rows(value: Tensor) -> list[Tensor]:
-    """Tensors of all processes, whose leading sizes may differ."""
-    sizes = [torch.zeros((), dtype=torch.int64, device=value.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor(len(value), device=value.device))
-    lengths = [int(size) for size in sizes]
-    padded = value.new_zeros((max(lengths), *value.shape[1:]))
-    padded[: len(value)] = value.detach()
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded.contiguous())
-    return [part[:length] for part, length in zip(parts, lengths, strict=True)]
-
-
 def _gather_with_own_gradient(value: Tensor) -> list[Tensor]:
-    parts = _gather_rows(value)
+    parts = gather_rows(value)
     parts[dist.get_rank()] = value
     return parts
 
 
 def _spread(value: Tensor, counts: list[tuple[int, int]], columns: list[Tensor], width: int, fill: float) -> Tensor:
     """[M, q, p] of each process into [M, Q, P]: rows one process after the other, columns where the passage stands."""
-    flat = _gather_rows(value.permute(1, 2, 0).flatten(0, 1))
+    flat = gather_rows(value.permute(1, 2, 0).flatten(0, 1))
     blocks = []
     for part, (rows, own), column in zip(flat, counts, columns, strict=True):
         block = part.new_full((rows, width, len(value)), fill)
@@ -114,7 +104,7 @@ def _spread(value: Tensor, counts: list[tuple[int, int]], columns: list[Tensor],
 def _pairs(pairs: Tensor, counts: list[tuple[int, int]], columns: list[Tensor]) -> Tensor:
     parts = []
     offset = 0
-    for part, (rows, _), column in zip(_gather_rows(pairs), counts, columns, strict=True):
+    for part, (rows, _), column in zip(gather_rows(pairs), counts, columns, strict=True):
         parts.append(torch.stack([part[:, 0] + offset, column[part[:, 1]], column[part[:, 2]]], dim=1))
         offset += rows
     return torch.cat(parts)

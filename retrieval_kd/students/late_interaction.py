@@ -61,11 +61,11 @@ class LateInteraction(Student):
         vectors = unit_length(self.projection(states[kept]).float())
         tokens = vectors.new_zeros(len(lengths), int(lengths.max()), vectors.shape[1])
         tokens[inside(lengths, tokens.shape[1])] = vectors
-        return {"tokens": tokens, "lengths": lengths, **self._words(group, states)}
+        return {"tokens": tokens, "lengths": lengths, **self._words(group, states, side)}
 
-    def _words(self, group: TokenGroup, states: Tensor) -> Representations:
+    def _words(self, group: TokenGroup, states: Tensor, side: Side) -> Representations:
         """Vectors of all words, those too that are not scored: the teacher reads them."""
-        words = self.words(group, states)
+        words = self.words(group, states, side)
         return words and {**words, "words": unit_length(self.projection(words["words"]).float())}
 
     def compare(self, queries: Representations, passages: Representations) -> Tensor:

@@ -95,18 +95,23 @@ class Student(pl.LightningModule):
     def prepare(self, training: Training) -> None:
         """Receive what to train with; modules with state become part of the checkpoint."""
         self.training_parts = training
-        self._gives_words = Signal.ATTENTION in getattr(training.objective, "needs", ())
+        needs = getattr(training.objective, "needs", frozenset())
+        self._gives_words = bool({Signal.ATTENTION, Signal.FEATURES} & needs)
         for name in ("objective", "filter", "pacing", "regularizer"):
             part = getattr(training, name)
             if isinstance(part, nn.Module):
                 self.add_module(f"training_{name}", part)
 
-    def words(self, group: TokenGroup, states: Tensor) -> Representations:
-        """States [n, L, D] of the tokens that texts are made of, packed to the front; in training, if a term asks."""
+    def words(self, group: TokenGroup, states: Tensor, side: Side) -> Representations:
+        """States [n, L, D] of the tokens that texts are made of, packed to the front; in training, if a term asks.
+
+        Neither special tokens nor those of a prompt are among them: the teacher does not read these.
+        """
         if not (self._gives_words and torch.is_grad_enabled()):
             return {}
         special = torch.tensor(self.tokenizer.special_ids, device=states.device)
         kept = group.attention_mask.bool() & ~torch.isin(group.input_ids, special)
+        kept &= kept.cumsum(1) > self.tokenizer.prompt_tokens(side)
         order = (~kept).to(torch.int8).argsort(dim=1, stable=True)
         return {
             "words": states.float().gather(1, order.unsqueeze(-1).expand_as(states)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from retrieval_kd.functional.precision import autocasts
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.classifier import check_length
 from retrieval_kd.teachers.cross_encoder_data import ListBatch
-from retrieval_kd.teachers.pair_attention import PairFrame, between_texts
+from retrieval_kd.teachers.pair_attention import PairFrame, between_texts, first_states
 from retrieval_kd.teachers.pair_tokens import PairTokenizer
 from retrieval_kd.teachers.reranker import Reranker
 from retrieval_kd.teachers.token_rows import score_by_length
@@ -36,7 +37,7 @@ class CrossEncoder(Reranker):
         optimizer: To train only.
     """
 
-    white_box: ClassVar[bool] = True  # tells its attention
+    white_box: ClassVar[bool] = True  # tells its attention and its state
 
     def __init__(
         self,
@@ -77,22 +78,32 @@ class CrossEncoder(Reranker):
 
     @torch.no_grad()
     def attention(self, pairs: WordPairs, averaged: bool) -> Attention:
-        """The last layer's attention between both texts; mode and implementation are left as they were found."""
+        """The last layer's attention between both texts."""
+        with self._within("eager") as (frame, pad):  # other implementations do not give their weights
+            return between_texts(self.encoder, frame, pad, pairs, self.pairs.max_length, averaged)
+
+    @torch.no_grad()
+    def features(self, pairs: WordPairs) -> Tensor:
+        """The last layer's state of the first token, by which the head decides."""
+        with self._within(self.encoder.config._attn_implementation) as (frame, pad):
+            return first_states(self.encoder, frame, pad, pairs, self.pairs.max_length)
+
+    @contextmanager
+    def _within(self, implementation: str) -> Iterator[tuple[PairFrame, int]]:
+        """The model without dropout and with an implementation of attention; then both as they were found."""
         if self.pairs.templates != PLAIN:
             raise UserError(
                 f"teacher.templates: {list(self.pairs.templates)} add words to texts; {list(PLAIN)} would fit"
             )
-        training, implementation = self.encoder.training, self.encoder.config._attn_implementation
-        self.encoder.eval()  # attention itself is subject to dropout
-        self.encoder.set_attn_implementation("eager")  # others do not give their weights
-        half, pad = autocasts(self.precision, self.device.type), int(self.tokenizer.pad_token_id)
+        training, before = self.encoder.training, self.encoder.config._attn_implementation
+        self.encoder.eval()
+        self.encoder.set_attn_implementation(implementation)
+        half = autocasts(self.precision, self.device.type)
         try:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-                return between_texts(
-                    self.encoder, PairFrame.of(self.tokenizer), pad, pairs, self.pairs.max_length, averaged
-                )
+                yield PairFrame.of(self.tokenizer), int(self.tokenizer.pad_token_id)
         finally:
-            self.encoder.set_attn_implementation(implementation)
+            self.encoder.set_attn_implementation(before)
             self.encoder.train(training)
 
 

@@ -1,7 +1,8 @@
-"""Judged lists for training a cross-encoder: one positive and some negatives per query, drawn anew each epoch."""
+"""Judged or scored lists for training a cross-encoder: the best passage and some others, drawn anew each epoch."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from retrieval_kd.teachers.token_rows import PairBatch
 
 
 class LabelledList(NamedTuple):
-    """A query's candidates; label > 0 is relevant, 0 is a negative."""
+    """A query's candidates; a grade > 0 is relevant, 0 is a negative; or another teacher's scores, NaN where none."""
 
     query_id: str
     query: str
     passages: Sequence[str]
-    labels: Sequence[int]
+    labels: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,7 @@ class DrawnLists(Dataset[LabelledList]):
     """
 
     def __init__(self, lists: Sequence[LabelledList], negatives: int, seed: int) -> None:
-        if negatives < 1:
-            raise UserError(f"negatives={negatives}: a cross-encoder needs at least one negative per list")
+        _check_negatives(negatives)
         self.lists = [item for item in lists if any(x > 0 for x in item.labels) and not all(x > 0 for x in item.labels)]
         if not self.lists:
             raise UserError(
@@ -66,10 +66,57 @@ class DrawnLists(Dataset[LabelledList]):
         epoch, number = key
         item = self.lists[number]
         generator = _generator(self.seed, epoch, item.query_id)
-        positives = [i for i, label in enumerate(item.labels) if label > 0]
-        others = [i for i, label in enumerate(item.labels) if label <= 0]
-        drawn = [generator.choice(positives), *generator.sample(others, min(self.negatives, len(others)))]
-        return item._replace(passages=[item.passages[i] for i in drawn], labels=[item.labels[i] for i in drawn])
+        return _drawn(item, [label > 0 for label in item.labels], self.negatives, generator)
+
+
+class DrawnScores(Dataset[LabelledList]):
+    """The passage of each query that another teacher scores highest, and ``negatives`` others that it scored.
+
+    Like ``DrawnLists``, for collections without judgements too; labels are the scores over ``temperature``. Lists of
+    equal scores teach nothing and are left out.
+    """
+
+    def __init__(self, lists: Sequence[LabelledList], negatives: int, seed: int, temperature: float) -> None:
+        _check_negatives(negatives)
+        if temperature <= 0:
+            raise UserError(f"temperature={temperature}: another teacher's scores are divided by a number above 0")
+        told = [_told(item, temperature) for item in lists]
+        self.lists = [item for item in told if len(set(item.labels)) > 1]
+        if not self.lists:
+            raise UserError(
+                f"none of the {len(lists)} lists to train the cross-encoder on has two passages of unequal scores"
+            )
+        self.negatives = negatives
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def __getitem__(self, key: tuple[int, int]) -> LabelledList:
+        """List of 1 + n passages, the best first."""
+        epoch, number = key
+        item = self.lists[number]
+        best, generator = max(item.labels), _generator(self.seed, epoch, item.query_id)
+        return _drawn(item, [score == best for score in item.labels], self.negatives, generator)
+
+
+def _told(item: LabelledList, temperature: float) -> LabelledList:
+    """The passages that have a score, and their scores over the temperature."""
+    told = [i for i, score in enumerate(item.labels) if not math.isnan(score)]
+    return item._replace(passages=[item.passages[i] for i in told], labels=[item.labels[i] / temperature for i in told])
+
+
+def _drawn(item: LabelledList, first: Sequence[bool], others: int, generator: random.Random) -> LabelledList:
+    """One of the passages that may stand first, and so many of the rest."""
+    places = [i for i, may in enumerate(first) if may]
+    rest = [i for i, may in enumerate(first) if not may]
+    drawn = [generator.choice(places), *generator.sample(rest, min(others, len(rest)))]
+    return item._replace(passages=[item.passages[i] for i in drawn], labels=[item.labels[i] for i in drawn])
+
+
+def _check_negatives(negatives: int) -> None:
+    if negatives < 1:
+        raise UserError(f"negatives={negatives}: a cross-encoder needs at least one negative per list")
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -111,7 +158,9 @@ class ListCollator:
         return ListBatch(self.pairs.batch(columns, self.plan), labels, mask)
 
 
-def training_loader(dataset: DrawnLists, collator: ListCollator, batch_size: int) -> DataLoader[LabelledList]:
+def training_loader(
+    dataset: DrawnLists | DrawnScores, collator: ListCollator, batch_size: int
+) -> DataLoader[LabelledList]:
     """Loader of ``batch_size`` lists per step for ``Trainer.fit``."""
     order = EpochOrder(len(dataset), dataset.seed)
     return DataLoader(dataset, batch_size=batch_size, sampler=order, collate_fn=collator)

@@ -1,4 +1,4 @@
-"""The last layer's attention between the two texts of a pair, from a sequence-classification model."""
+"""What is within a sequence-classification model: attention between the texts of a pair, and its state of the pair."""
 
 from __future__ import annotations
 
@@ -59,26 +59,23 @@ def between_texts(
 
     The model must attend eagerly (other implementations give no weights) and be in eval mode (dropout acts on them).
     """
-    lengths = list(zip(pairs.query_lengths.tolist(), pairs.passage_lengths.tolist(), strict=True))
-    read = [min(passage, max(0, max_length - frame.size - query)) for query, passage in lengths]
+    lengths, read = pairs.query_lengths.tolist(), _read(frame, pairs, max_length)
     heads = 1 if averaged else int(model.config.num_attention_heads)
-    longest = max((query for query, _ in lengths), default=0)
-    if longest + frame.size >= max_length:
-        raise UserError(
-            f"objective.word_level: a query of {longest} tokens leaves no room for a passage in the teacher's"
-            f" max_length={max_length}"
-        )
     n, (rows, columns) = len(lengths), (pairs.queries.shape[1], pairs.passages.shape[1])
     found = Attention(
         torch.zeros(n, heads, rows, columns, device=model.device),
         torch.zeros(n, heads, columns, rows, device=model.device),
         torch.tensor(read, device=model.device),
     )
-    for start, weights in _last_layer(model, frame, pad, pairs, read):
+    for start, given in _given(model, frame, pad, pairs, read):
+        attentions = model(**given, output_attentions=True).attentions
+        if not attentions:
+            raise UserError(f"teacher: {type(model).__name__} does not tell its attention; BERT and its kin do")
+        weights = attentions[-1].float()
         if averaged:
             weights = weights.mean(1, keepdim=True)
         for number, one in enumerate(weights, start):
-            query, passage = lengths[number][0], read[number]
+            query, passage = lengths[number], read[number]
             left = len(frame.before)
             right = left + query + len(frame.between)
             found.to_passage[number, :, :query, :passage] = one[:, left : left + query, right : right + passage]
@@ -86,10 +83,33 @@ def between_texts(
     return found
 
 
-def _last_layer(
+def first_states(model: PreTrainedModel, frame: PairFrame, pad: int, pairs: WordPairs, max_length: int) -> Tensor:
+    """The last layer's state [n, D] of each pair's first token, float32; too long pairs lose the end of the passage."""
+    if not frame.before:
+        raise UserError(f"teacher: {type(model).__name__} puts no token before a pair that stands for it; BERT does")
+    states = [
+        model.base_model(**given).last_hidden_state[:, 0].float()
+        for _, given in _given(model, frame, pad, pairs, _read(frame, pairs, max_length))
+    ]
+    return torch.cat(states) if states else torch.zeros(0, model.config.hidden_size, device=model.device)
+
+
+def _read(frame: PairFrame, pairs: WordPairs, max_length: int) -> list[int]:
+    """How many tokens of each passage there is room for."""
+    longest = int(pairs.query_lengths.max()) if len(pairs.query_lengths) else 0
+    if longest + frame.size >= max_length:
+        raise UserError(
+            f"objective: a query of {longest} tokens leaves no room for a passage in the white box's"
+            f" max_length={max_length}"
+        )
+    room = max_length - frame.size - pairs.query_lengths
+    return torch.minimum(pairs.passage_lengths, room).tolist()
+
+
+def _given(
     model: PreTrainedModel, frame: PairFrame, pad: int, pairs: WordPairs, read: list[int]
-) -> Iterator[tuple[int, Tensor]]:
-    """The first pair's number and the attention [m, H, L, L] of some pairs after the other."""
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The first pair's number and the model's input of some pairs after the other."""
     texts = zip(pairs.queries.tolist(), pairs.query_lengths.tolist(), pairs.passages.tolist(), read, strict=True)
     rows = [frame.row(query[:length], passage[:kept]) for query, length, passage, kept in texts]
     for start in range(0, len(rows), AT_ONCE):
@@ -101,8 +121,4 @@ def _last_layer(
         }
         if frame.segments is not None:
             given["token_type_ids"] = torch.tensor([types + [0] * (width - len(types)) for _, types in part])
-        given = {name: value.to(model.device) for name, value in given.items()}
-        attentions = model(**given, output_attentions=True).attentions
-        if not attentions:
-            raise UserError(f"teacher: {type(model).__name__} does not tell its attention; BERT and its kin do")
-        yield start, attentions[-1].float()
+        yield start, {name: value.to(model.device) for name, value in given.items()}

@@ -35,6 +35,18 @@ def test_each_side_has_its_prompt_and_length(tokenizer):
         assert all(ids[-1] == tokenizer.sep_token_id for ids in expected)
 
 
+@pytest.mark.parametrize("prompt", ["", " ", "find ", "find the : ", "Represent this: "])
+def test_tokens_of_a_prompt(tokenizer, prompt):
+    """They come before those of any text, whatever it begins with."""
+    made = make(tokenizer, query=(prompt, 64))
+    count = made.prompt_tokens(Side.QUERY)
+    assert count == len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    assert made.prompt_tokens(Side.PASSAGE) == 0
+    for text in TEXTS:
+        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert made.ids([text], Side.QUERY)[0][1 + count : -1] == expected
+
+
 @pytest.mark.parametrize("text", ["[SEP]", "red [MASK] bird", "[CLS][PAD] fish [UNK]", "a[SEP]b"])
 def test_text_that_spells_a_special_token_is_text(tokenizer, text):
     ids = make(tokenizer).ids([text], Side.QUERY)[0]

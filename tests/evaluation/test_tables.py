@@ -8,7 +8,7 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.evaluation.significance import corrected, paired
 from retrieval_kd.evaluation.table_forms import as_html, as_latex, as_markdown
 from retrieval_kd.evaluation.table_spec import at_scale, read_spec
-from retrieval_kd.evaluation.tables import Row, Status, as_json, shown, status
+from retrieval_kd.evaluation.tables import Row, Status, as_json, reconstruction_notes, shown, status
 
 CELL, OTHER = "docs/test ndcg@10", "docs/test mrr@10"
 CONTENT = {
@@ -152,6 +152,24 @@ def test_every_form_shows_the_same_cells():
         assert "theirs" in form
         assert "not found" in form
     assert page.count("<details") == 1  # a row without commands has none
+
+
+def test_reconstructions_are_marked_in_every_form():
+    spec, rows = read_spec(CONTENT, "t"), [row(0.3, "base"), row(0.1)]
+    assert reconstruction_notes(rows) == []
+    rows[1].reconstructions = {"filter": "reconstruction; of a paper"}
+    (note,) = reconstruction_notes(rows)
+    mark = note.split()[0]
+    assert "filter" in note
+    told = shown(spec, "quick", rows, [note])
+    text, page, paper = as_markdown(told), as_html(told), as_latex(told)
+    assert f"ours {mark} & " in paper
+    assert f"| ours {mark} " in text
+    assert f"<td>ours {mark}</td>" in page
+    assert "<td>base</td>" in page
+    first, second = as_json(spec, "quick", rows, {})["rows"]
+    assert "reconstructions" not in first
+    assert (second["name"], second["reconstructions"]) == ("ours", {"filter": "reconstruction; of a paper"})
 
 
 @pytest.mark.parametrize(

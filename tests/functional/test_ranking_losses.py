@@ -3,7 +3,12 @@ import math
 import pytest
 import torch
 
-from retrieval_kd.functional.ranking_losses import listwise_cross_entropy, pointwise_cross_entropy
+from retrieval_kd.functional.ranking_losses import (
+    listwise_cross_entropy,
+    listwise_kl,
+    margin_mse,
+    pointwise_cross_entropy,
+)
 
 
 @pytest.fixture
@@ -35,11 +40,34 @@ def pointwise_oracle(*case):
     return sum(math.log1p(math.exp(-score if label else score)) for score, label in pairs) / len(pairs)
 
 
+def kl_oracle(*case):
+    losses = []
+    for row in rows(*case):
+        said, told = zip(*row, strict=True)
+        log_said, log_told = ([x - math.log(sum(map(math.exp, of))) for x in of] for of in (said, told))
+        losses.append(sum(math.exp(t) * (t - s) for s, t in zip(log_said, log_told, strict=True)))
+    return sum(losses) / len(losses)
+
+
+def margin_oracle(*case):
+    losses = []
+    for row in rows(*case):
+        pairs = [(one, other) for place, one in enumerate(row) for other in row[:place]]
+        squares = [((one[0] - other[0]) - (one[1] - other[1])) ** 2 for one, other in pairs]
+        losses.append(sum(squares) / len(squares))
+    return sum(losses) / len(losses)
+
+
 @pytest.mark.parametrize(
     ("loss", "oracle"),
-    [(listwise_cross_entropy, listwise_oracle), (pointwise_cross_entropy, pointwise_oracle)],
+    [
+        (listwise_cross_entropy, listwise_oracle),
+        (pointwise_cross_entropy, pointwise_oracle),
+        (listwise_kl, kl_oracle),
+        (margin_mse, margin_oracle),
+    ],
 )
-class TestBoth:
+class TestAll:
     def test_matches_oracle(self, loss, oracle, case):
         assert loss(*case).item() == pytest.approx(oracle(*case), rel=1e-5)
 
@@ -82,3 +110,17 @@ def test_lists_without_a_positive_alone_give_zero():
     loss.backward()
     assert loss.item() == 0
     assert scores.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("loss", [listwise_kl, margin_mse])
+def test_nothing_is_left_to_learn_of_ones_own_scores(loss):
+    """Up to a constant of each list; a list of one passage says nothing."""
+    labels = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]).bool()
+    scores = (labels + torch.tensor([[2.0], [-1.0], [5.0]])).requires_grad_()
+    found = loss(scores, labels, mask)
+    found.backward()
+    assert abs(found.item()) < 1e-6
+    assert scores.grad.abs().max() < 1e-6
+    alone = loss(torch.randn(1, 4), labels[2:], mask[2:])
+    assert alone.item() == 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from evidence_case import make_evidence, make_negative, make_signals
@@ -26,6 +28,19 @@ def test_each_term_has_its_own_name_and_weight():
     assert found["sharp"].item() == pytest.approx(2 * ask(terms["sharp"]).item())
     assert found["sharp"].item() != pytest.approx(4 * found["soft"].item(), rel=0.01)
     assert found["hard"].item() == 0
+
+
+def test_a_term_takes_the_scores_of_its_own_teacher():
+    signals, similarities = make_signals(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    others = torch.stack([signals.scores.flip(0), -2 * signals.scores])
+    terms = {name: ListwiseKL(1.0, 1.0, "exclude") for name in ("main", "second", "first")}
+    objective = WeightedSum(terms, dict.fromkeys(terms, 1.0), own=("first", "second"))
+    negative = make_negative(signals)
+    found = objective(make_evidence(similarities), replace(signals, own=others), negative, torch.ones(3))
+    for name, scores in (("main", signals.scores), ("first", others[0]), ("second", others[1])):
+        alone = terms[name](make_evidence(similarities), replace(signals, scores=scores), negative, torch.ones(3))
+        assert found[name].item() == pytest.approx(alone.item())
+    assert len({round(value.item(), 6) for value in found.values()}) == 3
 
 
 def test_state_of_terms_is_part_of_the_sum():

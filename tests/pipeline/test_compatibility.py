@@ -34,6 +34,9 @@ FILE = {"_target_": "retrieval_kd.teachers.raw_scores.RawScores"}
 SOFT = {"listwise_kl": {"needs": ["score"], "weight": 1.0}}
 HARD = {"contrastive": {"needs": ["judgements"], "weight": 1.0}}
 DYNAMIC = {"filter": {"_target_": "retrieval_kd.filters.dynamic.Dynamic"}, "options/filter": "dynamic"}
+FROM_SCORES = {"labels": "scores", "teacher": {}, "temperature": 0.1, "negatives": 7, "loss": None}
+WHITE = {"white_box": True}
+OWN = {"word": {"needs": ["attention"], "teacher": {"gives": ["score"], "scorer": {"white_box": True}}}}
 ATTENTION = {"objective": {"word": {"needs": ["attention"]}}, "teacher/gives": ["score", "attention"]}
 PACED = {
     "pacing/_target_": "retrieval_kd.pacing.self_paced.SelfPaced",
@@ -217,15 +220,77 @@ CASES = [
         [
             "objective.word needs attention",
             "teacher=ensemble gives score",
-            "scorer@teacher.scorer=cross_encoder would fit",
+            "scorer@teacher.scorer=cross_encoder or +teacher@objective.word.teacher=pointwise, a teacher of its own,",
         ],
         {"objective": ATTENTION["objective"], "teacher": {"gives": ["score"], "scorer": {"white_box": True}}},
     ),
     (
-        "attention_is_of_the_same_tokens",
+        "white_boxes_read_the_same_tokens",
         {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "t5"}},
         ["bert", "t5", "teacher=ensemble"],
         {**ATTENTION, "encoder/tokenizer": "bert", "teacher/scorer": {"tokenizer": "bert"}},
+    ),
+    (
+        "teacher_gives_what_is_needed",
+        {"objective": {"word": {**OWN["word"], "teacher": {"gives": ["score"]}}}},
+        ["objective.word needs attention, and objective.word.teacher gives score", "+teacher@objective.word.teacher="],
+        {"objective": OWN},
+    ),
+    (
+        "own_teachers_can_be_asked",
+        {"objective": {"contrastive": {"needs": ["judgements"], "teacher": {"gives": ["score"]}}}},
+        ["objective.contrastive.teacher is asked nothing"],
+        {"objective": OWN},
+    ),
+    (
+        "own_teachers_can_be_asked",
+        {"objective": {"pairwise": {"needs": ["preference"], "teacher": {"gives": ["score", "preference"]}}}},
+        ["objective.pairwise.teacher", "teacher=pairwise"],
+        {"objective": {"listwise_kl": {"needs": ["score"], "teacher": {"gives": ["score"]}}}},
+    ),
+    (
+        "own_teachers_can_be_asked",
+        {"objective": {"listwise_kl": {"needs": ["score"], "teacher": {"gives": ["score"], "in_batch": True}}}},
+        ["objective.listwise_kl.teacher.in_batch=true", "false would fit"],
+        {"objective": {"listwise_kl": {"needs": ["score"], "teacher": {"gives": ["score"]}}}, "teacher/in_batch": True},
+    ),
+    (
+        "white_boxes_read_the_same_tokens",
+        {
+            "encoder/tokenizer": "bert",
+            "objective": {"word": {"needs": ["features"], "teacher": {"scorer": {"tokenizer": "t5", **WHITE}}}},
+        },
+        ["bert", "t5", "objective.word.teacher"],
+        {"encoder/tokenizer": "bert", "teacher/tokenizer": "t5", "objective": {"word": OWN["word"] | {"teacher": {}}}},
+    ),
+    (
+        "words_are_there",
+        {"objective": {"cls": OWN["word"]}, "student/words": False, "options/student": "sparse"},
+        ["objective.cls needs attention", "student=sparse"],
+        {"objective": {"cls": OWN["word"]}},
+    ),
+    (
+        "terms_take_what_is_made",
+        {"objective": {"cls": {"takes": "vectors"}}, "student/makes": "tokens", "options/student": "late_interaction"},
+        ["objective.cls takes vectors", "student=late_interaction makes tokens", "student=dense would fit"],
+        {"objective": {"cls": {"takes": "vectors"}, "other": {}}},
+    ),
+    *(
+        (
+            "rerankers_are_told_what_to_learn",
+            {**more, f"{place}/scorer": {"_target_": "x", "train": FROM_SCORES | changes}},
+            [word.format(place.replace("/", ".")) for word in words],
+            {**more, f"{place}/scorer": {"_target_": "x", "train": FROM_SCORES}},
+        )
+        for place, more in (("teacher", {}), ("objective/word/teacher", {"objective": {"word": {"teacher": {}}}}))
+        for changes, words in (
+            ({"labels": "guesses"}, ["{}.scorer.train.labels is judgements or scores, got guesses"]),
+            ({"teacher": None}, ["{}.scorer.train.labels=scores", "+teacher@{}.scorer.train.teacher=ensemble"]),
+            ({"labels": "judgements"}, ["{}.scorer.train.teacher is not asked", "labels=scores would ask it"]),
+            ({"temperature": 0}, ["{}.scorer.train.temperature=0"]),
+            ({"negatives": 0}, ["{}.scorer.train.negatives=0"]),
+            ({"loss": "a.b.pointwise_cross_entropy"}, ["pointwise_cross_entropy takes judgements", "listwise_kl"]),
+        )
     ),
     (
         "made_for_nobody",

@@ -47,8 +47,9 @@ def test_words_are_the_tokens_that_texts_are_made_of(student, training_set):
             texts = training_set.passages.texts(training_set.passages.rows(batch.passage_ids))
         prompt, length = student.tokenizer.sides[side].prompt, student.tokenizer.sides[side].max_length
         special = len(tokenizer("a")["input_ids"]) - 1 + (not isinstance(student, BiEncoder))
+        said = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         for row, text in enumerate(texts):
-            expected = tokenizer(prompt + text, add_special_tokens=False)["input_ids"][: length - special]
+            expected = tokenizer(text, add_special_tokens=False)["input_ids"][: length - special - said]
             assert found["word_lengths"][row] == len(expected)
             assert found["word_ids"][row, : len(expected)].tolist() == expected
         assert found["words"].shape[:2] == found["word_ids"].shape
@@ -66,7 +67,8 @@ def test_states_are_those_of_their_tokens(student, training_set):
         states = student.encoder(input_ids=group.input_ids, attention_mask=group.attention_mask).last_hidden_state
         row = int(batch.passages.order[0])
         length = int(found["word_lengths"][row])
-        torch.testing.assert_close(found["words"][row, :length], states[0, 1 : 1 + length])
+        said = student.tokenizer.prompt_tokens(Side.PASSAGE)
+        torch.testing.assert_close(found["words"][row, :length], states[0, 1 + said : 1 + said + length])
     else:
         length = int(found["word_lengths"][0])
         scored = ~student._skipped[found["word_ids"][0, :length]]

@@ -7,13 +7,14 @@ import torch
 import torch.distributed as dist
 from late_case import make_late
 from torch import nn
-from training_case import make_batch, make_student, make_training, make_training_set
+from training_case import SineTeacher, make_batch, make_student, make_training, make_training_set
 
 from retrieval_kd.contracts import Side
 from retrieval_kd.pacing.self_paced import SelfPaced
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.gather import gather_pool
 from retrieval_kd.students.late_interaction import LateInteraction
+from retrieval_kd.teachers.shared_out import SharedOut
 
 QUERIES = [0, 1, 4, 5, 2, 12, 13]  # every second one to the second process
 CASES = {
@@ -37,6 +38,9 @@ CASES = {
     },
     "word_level, cached": {"names": ["contrastive", "word_level"], "gradient_cache": True},
     "word_level, late interaction": {"names": ["contrastive", "word_level"], "late": True},
+    "word_level, asked together": {"names": ["word_level"], "together": True},
+    "sentence_features, asked together": {"names": ["sentence_features"], "together": True},
+    "teachers of their own": {"names": ["listwise_kl", "listwise_kl_zero"], "own": ["listwise_kl_zero"]},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
 }
 
@@ -69,6 +73,21 @@ class MeanNorm(nn.Module):
 
     def forward(self, queries, passages, progress, signals):
         return queries["vectors"].abs().mean() + passages["vectors"].abs().mean()
+
+
+class Counting(SineTeacher):
+    """How many pairs were asked about."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def attention(self, pairs, averaged):
+        self.asked += len(pairs.queries)
+        return super().attention(pairs, averaged)
+
+    def features(self, pairs):
+        self.asked += len(pairs.queries)
+        return super().features(pairs)
 
 
 def join(rank, file):
@@ -104,6 +123,8 @@ def step(
     taught=True,
     late=False,
     paced=False,
+    together=False,
+    own=(),
 ):
     """Loss and gradients of one step, averaged over processes as DDP does."""
     student = late_student(checkpoint) if late else dense_student(checkpoint, shared)
@@ -111,7 +132,14 @@ def step(
     parts |= {"pacing": make_pacing()} if paced else {}
     # Not sharper: a temperature of .05 makes rounding twenty times as large.
     student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
+    counting, objective = Counting(), student.training_parts.objective
+    if together:
+        objective.terms[names[0]].teacher = lambda: SharedOut(counting)
     batch = make_batch(training_set, student, my_queries())
+    if own:
+        objective.own = tuple(own)
+        others = batch.signals.scores.cos().unsqueeze(0).repeat(len(own), 1, 1)
+        batch = replace(batch, signals=replace(batch.signals, own=others))
     if not taught:
         shape = batch.signals.role.shape
         untaught = replace(batch.signals, scores=torch.full(shape, float("nan")), members=torch.empty(0, *shape))
@@ -120,6 +148,8 @@ def step(
     loss.backward()
     processes = dist.get_world_size() if dist.is_initialized() else 1
     gradients = {name: value.grad for name, value in student.named_parameters()}
+    if together:  # what is summed over both is divided by two below: all pairs, each asked about by one of them
+        gradients["asked"] = torch.tensor([float(counting.asked * processes)])
     if processes > 1:
         for value in gradients.values():
             dist.all_reduce(value)

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -6,7 +7,14 @@ from transformers import AutoTokenizer
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.length_groups import plan_groups
-from retrieval_kd.teachers.cross_encoder_data import DrawnLists, EpochOrder, LabelledList, ListCollator, training_loader
+from retrieval_kd.teachers.cross_encoder_data import (
+    DrawnLists,
+    DrawnScores,
+    EpochOrder,
+    LabelledList,
+    ListCollator,
+    training_loader,
+)
 from retrieval_kd.teachers.pair_tokens import PairTokenizer
 
 
@@ -77,3 +85,29 @@ def test_a_batch_pads_short_lists_and_keeps_pairs_in_order(lists, tiny):
     rows = [row[row != 0] for group in batch.pairs.groups for row in group["input_ids"]]
     seen = [" ".join(tokenizer.convert_ids_to_tokens(row)) for row in rows]
     assert seen == [texts[i] for i in batch.pairs.order.tolist()]
+
+
+def scored(*scores, number=0):
+    return LabelledList(f"q{number}", f"w{number}", [f"w{number} w{i}" for i in range(len(scores))], list(scores))
+
+
+def test_a_draw_of_scores_is_the_best_and_some_others():
+    dataset = DrawnScores([scored(0.1, 0.7, math.nan, -0.2, 0.6, 0.7)], negatives=2, seed=0, temperature=0.1)
+    drawn = [dataset[epoch, 0] for epoch in range(60)]
+    scores = {f"w0 w{i}": score for i, score in enumerate((0.1, 0.7, math.nan, -0.2, 0.6, 0.7))}
+    for one in drawn:
+        assert list(one.labels) == pytest.approx([10 * scores[passage] for passage in one.passages])
+        assert one.labels[0] == pytest.approx(7)
+        assert len(set(one.passages)) == 3
+    assert {one.passages[0] for one in drawn} == {"w0 w1", "w0 w5"}  # both are the best
+    assert {passage for one in drawn for passage in one.passages[1:]} == {"w0 w0", "w0 w3", "w0 w4"}  # no unscored one
+    assert dataset[3, 0] == DrawnScores(dataset.lists, 2, 0, 1.0)[3, 0]
+
+
+def test_lists_of_equal_scores_teach_nothing():
+    useless = [scored(0.5, 0.5), scored(0.5, math.nan, number=1), scored(number=2)]
+    assert len(DrawnScores([*useless, scored(0.1, 0.2, number=3)], 1, 0, 1.0)) == 1
+    with pytest.raises(UserError, match=r"none of the 3 lists .* two passages of unequal scores"):
+        DrawnScores(useless, 1, 0, 1.0)
+    with pytest.raises(UserError, match="temperature=0"):
+        DrawnScores(useless, 1, 0, 0)

@@ -96,3 +96,22 @@ def test_texts_in_a_template_have_other_words(tiny):
     teacher = CrossEncoder(tiny, max_length=32, templates=("w1 {query}", "{passage}"))
     with pytest.raises(UserError, match=r"teacher\.templates"):
         teacher.attention(pairs_of(teacher), averaged=True)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_features_are_the_last_state_of_the_first_token(teacher, at_once, monkeypatch):
+    monkeypatch.setattr(pair_attention, "AT_ONCE", at_once)
+    teacher.encoder.train()
+    found = teacher.features(pairs_of(teacher))
+    assert teacher.encoder.training
+    teacher.encoder.eval()
+    for number, (query, passage) in enumerate(
+        zip(QUERIES[:3], PASSAGES[:3], strict=True)
+    ):  # the library takes an empty text for none
+        with torch.no_grad():
+            encoded = teacher.tokenizer(query, passage, return_tensors="pt")
+            expected = teacher.encoder.bert(**encoded).last_hidden_state[0, 0]
+        torch.testing.assert_close(found[number], expected, atol=1e-5, rtol=0)
+    assert not found.requires_grad
+    nothing = [torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)] * 2
+    assert teacher.features(WordPairs(*nothing)).shape == (0, 32)

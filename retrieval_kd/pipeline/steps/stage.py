@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.utils import get_method
 
-from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
-from retrieval_kd.contracts import PassageTexts, Side, Signal
+from retrieval_kd.contracts import PassageTexts, Side
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.made_passages import texts_beside
@@ -26,9 +24,10 @@ from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
-from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
-from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report, report_fields
-from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
+from retrieval_kd.pipeline.steps.lists import CANDIDATES
+from retrieval_kd.pipeline.steps.pairing import PAIRS
+from retrieval_kd.pipeline.steps.reporting import report_pairs, report_teachers
+from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.pipeline.steps.training import TrainingData, clear, fit, work_folder
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 from retrieval_kd.pipeline.white_box import white_box
@@ -40,11 +39,8 @@ if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
-    from retrieval_kd.students.student import Student
 
 log = logging.getLogger(__name__)
-
-REPORTED_QUERIES = 50  # of which the untrained student's order is compared with the teacher's
 
 
 def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
@@ -53,14 +49,14 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     student = plan.parts.student(plan.before)
     if plan.before is not None:  # read from its folder, with the lengths of the stage before
         student.tokenizer.sides = {side: SideSettings(**plan.values["student"][side.value]) for side in Side}
-    found = _report(folder, plan, student) if plan.parts.needs_scores else {}
-    found |= _pair_report(folder, plan) if plan.parts.needs_preferences else {}
+    found = report_teachers(folder, plan, student) if plan.teachers else {}
+    found |= report_pairs(folder, plan) if plan.parts.needs_preferences else {}
     sets = [_training_set(plan, entry) for entry in plan.train_entries]
     data = TrainingData(sets, [entry.weight for entry in plan.train_entries], plan.values["seed"])
     settings = TrainerSettings(**plan.values["trainer"])
     task = _task(plan, validation, settings.validation_queries) if validation else None
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
-        training = plan.parts.training(cache(partial(white_box, plan, student)))
+        training = plan.parts.training(partial(white_box, plan, student))
         found |= fit(student, training, data, task, settings, work, partial(_logger, plan))
         get_method(plan.values["student"]["writer"])(student, folder / "model")
         join_logs(sorted(work.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime), folder / "log.csv")
@@ -78,7 +74,11 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
         None if plan.parts.labels_by_teacher and plan.parts.labels.ignores_judgements else collection.judgements,
         candidates,
         passages,
-        replace(_signals(plan, entry, lists.told(entry), candidates), pairs=_paired(plan, entry, candidates)),
+        replace(
+            _signals(plan, entry, lists.told(entry), candidates),
+            pairs=_paired(plan, entry, candidates),
+            own=_own_scores(plan, entry, candidates),
+        ),
         Draw(negatives["per_query"], plan.values["seed"], negatives.get("made", {}).get("per_query", 0)),
         _in_batch(plan, entry, candidates, passages),
     )
@@ -106,84 +106,27 @@ def _signals(plan: Plan, entry: Entry, scored: Step, candidates: Candidates) -> 
     return signalled(scored.make(), candidates, plan.candidates.teacher(entry))
 
 
+def _own_scores(plan: Plan, entry: Entry, candidates: Candidates) -> np.ndarray | None:
+    """What the teachers say that terms name for themselves [T, n]; labels may have left passages out since."""
+    terms = plan.parts.own_scores
+    if not terms:
+        return None
+    listed, rows = candidates, np.arange(len(candidates))
+    if plan.parts.labels_by_teacher:
+        listed = Candidates.read(plan.candidates.listed(entry).make() / CANDIDATES)
+        place = {key: row for row, key in enumerate(zip(listed.row_query_ids(), listed.passage_ids, strict=True))}
+        kept = zip(candidates.row_query_ids(), candidates.passage_ids, strict=True)
+        rows = np.fromiter((place[key] for key in kept), np.int64)
+    own = {one.term: one.steps for one in plan.teachers}
+    return np.stack([signalled(own[t].scored(entry).make(), listed, own[t].teacher(entry)).scores[rows] for t in terms])
+
+
 def _paired(plan: Plan, entry: Entry, candidates: Candidates) -> PlacedPairs | None:
     """Judged pairs by their places among the candidates."""
     if not plan.parts.needs_preferences:
         return None
     path = plan.pairing.paired(entry).make() / PAIRS
     return place(Pairs.read(path), candidates, str(path))
-
-
-def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
-    """Tell what the teacher is worth before anything is learned from it."""
-    entry = plan.reported_entry
-    candidates, passages = read_lists(plan.candidates.listed(entry).make(), entry.collection)
-    signals = _signals(plan, entry, plan.candidates.scored(entry), candidates)
-    terms = plan.values["objective"].values()
-    of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
-    temperatures = [float(term["teacher_temperature"]) for term in of_scores if "teacher_temperature" in term]
-    report = teacher_report(
-        signals.scores, candidates.role, candidates.offsets, (temperatures or [1.0])[0], relevance=candidates.relevance
-    )
-    for line in report.lines():
-        log.info(line)
-    taught, start = _beside_start(plan, student, candidates, passages, signals) if entry.judged else (None, None)
-    ndcg = float("nan") if taught is None else taught
-    warnings = replace(report, ndcg=ndcg).warnings(start, softmax=bool(temperatures))
-    for line in warnings:
-        log.warning(line)
-    content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
-    (folder / REPORT).write_text(json.dumps(content, indent=1))
-    return {"teacher_ndcg": taught, "start_ndcg": start}
-
-
-def _beside_start(
-    plan: Plan, student: Student, candidates: Candidates, passages: PassageTexts, signals: Signalled
-) -> tuple[float | None, float | None]:
-    """How well the teacher and the student as it starts order some lists; None where none of them is judged."""
-    entry = plan.reported_entry
-    offsets = candidates.offsets[: REPORTED_QUERIES + 1]
-    same = slice(0, int(offsets[-1]))
-    few = (candidates.role[same], offsets, candidates.relevance[same])
-    taught = reranking_ndcg(signals.scores[same], *few)
-    if np.isnan(taught):
-        return None, None
-    start = reranking_ndcg(_student_scores(entry.collection, candidates, passages, student, same), *few)
-    log.info(
-        "teacher: on %d lists of %s nDCG@10 %.3f, the student as it starts %.3f",
-        len(offsets) - 1,
-        entry.label,
-        taught,
-        start,
-    )
-    return taught, start
-
-
-def _pair_report(folder: Path, plan: Plan) -> dict[str, Any]:
-    """Tell what the judge of pairs is worth, by pairs whose answer is known."""
-    entry = plan.reported_entry
-    report = read_report(plan.pairing.reported(entry).make())
-    fields = report_fields(report)
-    (folder / PAIR_REPORT).write_text(json.dumps(fields, indent=1))
-    for line in report.lines():
-        log.info("%s: %s", entry.label, line)
-    for line in report.warnings():
-        log.warning(line)
-    return {"judge_accuracy": fields["accuracy"], "base_accuracy": fields["base_accuracy"]}
-
-
-def _student_scores(
-    collection: Collection, candidates: Candidates, texts: PassageTexts, student: Student, rows: slice
-) -> np.ndarray:
-    """The student's similarities of some candidates."""
-    queries = [collection.queries[query_id] for query_id in candidates.row_query_ids()[rows]]
-    passages = texts.texts(texts.rows(candidates.passage_ids[rows]))
-    scorer = {Side.QUERY: sorted(set(queries)), Side.PASSAGE: sorted(set(passages))}
-    encoded = {side: student.encode_texts(texts, side) for side, texts in scorer.items()}
-    scores = student.compare(encoded[Side.QUERY], encoded[Side.PASSAGE]).numpy()
-    place = {side: {text: number for number, text in enumerate(texts)} for side, texts in scorer.items()}
-    left = [place[Side.QUERY][query] for query in queries]
-    return scores[left, [place[Side.PASSAGE][passage] for passage in passages]]
 
 
 def _task(plan: Plan, validation: Entry, queries: int) -> RankingTask:
@@ -214,13 +157,6 @@ def _logger(plan: Plan, work: Path) -> Logger:
     lasting = {} if "save_dir" in plan.values["logger"] else {"save_dir": str(work)}
     logger: Logger = build(plan.cfg.logger)(**lasting)
     return logger
-
-
-def vars_of(report: Any) -> dict[str, Any]:
-    """A report's fields, numbers that are not a number as null."""
-    return {
-        name: None if isinstance(value, float) and value != value else value for name, value in vars(report).items()
-    }
 
 
 def join_logs(parts: Sequence[Path], target: Path) -> None:

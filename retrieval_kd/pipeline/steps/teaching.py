@@ -18,33 +18,59 @@ from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.weights import resolve_encoder
-from retrieval_kd.pipeline.pairing import SCORES
+from retrieval_kd.pipeline.needs import JUDGEMENTS, SCORES
 from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.scoring import signalled
 from retrieval_kd.pipeline.steps.training import precision_of, quietly
 from retrieval_kd.pipeline.trainer_settings import TrainerSettings
 from retrieval_kd.teachers.adamw import LinearAdamW
 from retrieval_kd.teachers.cross_encoder import CrossEncoder
-from retrieval_kd.teachers.cross_encoder_data import DrawnLists, LabelledList, ListCollator, training_loader
+from retrieval_kd.teachers.cross_encoder_data import (
+    DrawnLists,
+    DrawnScores,
+    LabelledList,
+    ListCollator,
+    training_loader,
+)
 from retrieval_kd.teachers.pair_cross_encoder import PairCrossEncoder
 from retrieval_kd.teachers.pair_training import DrawnTriples, TripleCollator, WorthList, triple_loader
 from retrieval_kd.teachers.reranker import Reranker
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.candidate_steps import CandidateSteps
+    from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
 
 
-def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
-    """Train each member that is to be trained, into a folder of its name."""
-    lists = []
-    for entry, folder_of_lists in zip(plan.train_entries, mined, strict=True):
-        lists += labelled_lists(entry.collection, Candidates.read(folder_of_lists / CANDIDATES))
-    found = {}
-    for name, node in plan.parts.scorers.items():
-        if node.get("train"):
-            found[name] = _train(node, lists, plan, folder / name)
+LOSSES = {
+    JUDGEMENTS: "retrieval_kd.functional.ranking_losses.listwise_cross_entropy",
+    SCORES: "retrieval_kd.functional.ranking_losses.listwise_kl",
+}
+
+
+def teach(folder: Path, plan: Plan, finder: CandidateSteps) -> dict[str, Any]:
+    """Train each member that is to be trained, into a folder of its name.
+
+    Args:
+        folder: To be filled.
+        plan: Whose teacher it is.
+        finder: The steps that find the lists, and ask the teachers that members learn from.
+    """
+    found, bases = {}, finder.bases
+    for name in plan.parts.to_teach:
+        lists: list[LabelledList] = []
+        for entry in plan.train_entries:
+            candidates = Candidates.read(finder.mined(entry).make() / CANDIDATES)
+            labels = _told(bases[name], entry, candidates) if name in bases else np.maximum(candidates.relevance, 0)
+            lists += labelled_lists(entry.collection, candidates, labels.astype(np.float32))
+        found[name] = _train(plan.parts.scorers[name], lists, plan, folder / name)
     return {"members": found}
+
+
+def _told(base: CandidateSteps, entry: Entry, candidates: Candidates) -> np.ndarray:
+    """What another teacher says of candidates [n]."""
+    return signalled(base.scored_as_found(entry).make(), candidates, base.teacher(entry)).scores
 
 
 def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequence[Path]) -> dict[str, Any]:
@@ -87,32 +113,36 @@ def _train_judge(node: dict[str, Any], lists: list[WorthList], plan: Plan, folde
     return _fit(judge, triple_loader(drawn, collate, how["batch_size"]), how["epochs"], plan, folder)
 
 
-def labelled_lists(collection: Collection, candidates: Candidates) -> list[LabelledList]:
-    """Candidates with texts; what is judged relevant has its grade for a label."""
-    passages = collection.passages
+def labelled_lists(collection: Collection, candidates: Candidates, labels: np.ndarray) -> list[LabelledList]:
+    """Candidates with texts and labels [n]."""
+    passages, parts = collection.passages, np.split(labels, candidates.offsets[1:-1])
     return [
         LabelledList(
             one.query_id,
             collection.queries[one.query_id],
             passages.texts(passages.rows(one.passage_ids)),
-            [max(0, int(relevance)) for relevance in one.relevance],
+            own.tolist(),
         )
-        for one in candidates.lists()
+        for one, own in zip(candidates.lists(), parts, strict=True)
     ]
 
 
 def _train(node: dict[str, Any], lists: list[LabelledList], plan: Plan, folder: Path) -> dict[str, Any]:
     how = node["train"]
+    drawn: DrawnLists | DrawnScores
+    if how["labels"] == SCORES:
+        drawn = DrawnScores(lists, how["negatives"], how["seed"], how["temperature"])
+    else:
+        drawn = DrawnLists(lists, how["negatives"], how["seed"])
     pl.seed_everything(how["seed"], verbose=False)  # before the head is made
     teacher = CrossEncoder(
         str(resolve_encoder(node["name"])),
         max_length=node["max_length"],
-        loss=get_method(how["loss"]),
+        loss=get_method(how["loss"] or LOSSES[how["labels"]]),
         optimizer=LinearAdamW(how["learning_rate"], how["weight_decay"], how["warmup"]),
     )
     collate = ListCollator(teacher.pairs, partial(plan_groups, overhead=GROUP_OVERHEAD))
-    loader = training_loader(DrawnLists(lists, how["negatives"], how["seed"]), collate, how["batch_size"])
-    return _fit(teacher, loader, how["epochs"], plan, folder)
+    return _fit(teacher, training_loader(drawn, collate, how["batch_size"]), how["epochs"], plan, folder)
 
 
 def _fit(teacher: Reranker, loader: DataLoader[Any], epochs: int, plan: Plan, folder: Path) -> dict[str, Any]:
