@@ -30,6 +30,7 @@ METADATA = frozenset(
         "shared_space",
         "suits",
         "tokenizer",
+        "tracks",
         "train",
         "weight",
         "white_box",
