@@ -30,7 +30,8 @@ def run(arguments: list[str]) -> int:
     from retrieval_kd.pipeline import conf_tree
 
     project = said.get("project") or conf_tree.load("logger/wandb")["project"]
-    shown = sections(conf_tree.options()["objective"])
+    measures = conf_tree.load("config")["evaluation"]["measures"]
+    shown = sections(conf_tree.options()["objective"], measures)
     about = as_json(said.get("name") or "retrieval_kd", project, said.get("entity"), shown)
     path = Path(said.get("output_dir") or "outputs/dashboard") / f"{project}.json"
     with atomic_file(path) as temporary:

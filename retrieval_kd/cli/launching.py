@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from retrieval_kd.cli.messages import start_logging
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.sweep_folder import Outcome, SweepFolder
-
-if TYPE_CHECKING:
-    from retrieval_kd.pipeline.sweep_space import Job
+from retrieval_kd.pipeline.compose import compose
+from retrieval_kd.pipeline.sweep_folder import GROUP, Outcome, SweepFolder
+from retrieval_kd.pipeline.sweep_space import Job
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,9 @@ class FreshJobs:
     It travels to a launcher's processes, and is called there with the number of a job.
     """
 
-    def __init__(self, verb: str, folder: SweepFolder, overrides: Mapping[int, tuple[str, ...]], group: str) -> None:
-        self.verb = verb
+    def __init__(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         self.folder = SweepFolder(folder.path.absolute(), folder.verb, folder.command)
-        self.overrides = overrides
-        self.group = group
+        self.overrides: Mapping[int, tuple[str, ...]] = {job.number: job.overrides for job in jobs}
         self.place = Path.cwd()
 
     def __call__(self, cfg: Any) -> None:
@@ -42,24 +41,23 @@ class FreshJobs:
 
     def start(self, number: int) -> Outcome:
         """Run a job and remember how it ended."""
-        import os
-
-        from retrieval_kd.cli.multirun import GROUP
-
-        overrides, log_path = self.overrides[number], self.folder.log(number)
+        overrides, printed = self.overrides[number], self.folder.log(number)
         self.folder.forget(number)
         started = time.perf_counter()
-        command = [sys.executable, "-m", "retrieval_kd", self.verb, *overrides]
-        environment = {GROUP: self.group, **os.environ}
-        with log_path.open("w", encoding="utf-8") as stream:
+        with printed.open("w", encoding="utf-8") as stream:
             done = subprocess.run(
-                command, stdout=stream, stderr=subprocess.STDOUT, cwd=self.place, env=environment, check=False
+                [sys.executable, "-m", "retrieval_kd", self.folder.verb, *overrides],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=self.place,
+                env={GROUP: self.folder.path.name, **os.environ},
+                check=False,
             )
         seconds = round(time.perf_counter() - started, 3)
-        printed = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        outcome = Outcome(number, overrides, done.returncode, None, error_in(printed, done.returncode), seconds)
+        error = error_in(printed.read_text(encoding="utf-8", errors="replace").splitlines(), done.returncode)
+        outcome = Outcome(number, overrides, done.returncode, None, error, seconds)
         self.folder.keep(outcome)
-        log.info("job %d: %s: %.1f s%s", number, " ".join(overrides), seconds, f": {outcome.error}" * bool(outcome.code))
+        log.info("job %d: %s: %.1f s%s", number, " ".join(overrides), seconds, f", failed: {error}" if error else "")
         return outcome
 
 
@@ -72,44 +70,40 @@ def error_in(printed: Sequence[str], code: int) -> str:
 
 
 class Launching:
-    """Runs jobs by a launcher; what launches them is looked for at once, before anything is run."""
+    """Runs jobs by a launcher, which is looked for at once, before anything runs."""
 
-    def __init__(self, verb: str, folder: SweepFolder, overrides: Sequence[str]) -> None:
+    def __init__(self, verb: ModuleType, folder: SweepFolder, overrides: Sequence[str]) -> None:
         self._verb = verb
         self._folder = folder
-        self._hydra = _Hydra(folder.path, overrides) if overrides else None
+        self._hydra = Launcher(folder.path, overrides) if overrides else None
 
     def start(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run them, and look where each left its results."""
-        task = FreshJobs(self._verb, self._folder, {job.number: job.overrides for job in jobs}, self._folder.path.name)
-        if self._hydra is None:
-            for job in jobs:
-                log.info("job %d: %s", job.number, job.name)
-                task.start(job.number)
+        fresh = FreshJobs(self._folder, jobs)
+        for job in jobs:
+            self._folder.forget(job.number)
+        if self._hydra is not None:
+            self._hydra.launch(fresh, [job.number for job in jobs])
         else:
             for job in jobs:
-                self._folder.forget(job.number)
-            self._hydra.launch(task, [job.number for job in jobs])
-        return [self._with_folder(job) for job in jobs]
+                fresh.start(job.number)
+        return [self._ended(job) for job in jobs]
 
-    def _with_folder(self, job: Job) -> Outcome:
-        from retrieval_kd.cli import train
-        from retrieval_kd.pipeline.compose import compose
-
+    def _ended(self, job: Job) -> Outcome:
         found = self._folder.outcome(job)
         if found is None:
             found = Outcome(job.number, job.overrides, 1, error=f"its process left no word; see {self._folder.path}")
-        elif found.code == 0 and self._verb == "train":
-            folder = train.finished(compose(job.overrides))
-            found = Outcome(job.number, job.overrides, 0, folder and str(folder), "", found.seconds)
+        elif found.code == 0 and hasattr(self._verb, "finished"):
+            results = self._verb.finished(compose(job.overrides))
+            found = Outcome(job.number, job.overrides, 0, results and str(results), "", found.seconds)
         if found.code:
             print(f"error: job {job.number} ({job.name}): {found.error}", file=sys.stderr)
         self._folder.keep(found)
         return found
 
 
-class _Hydra:
-    """A launcher of Hydra's; the configuration that it composes holds the number of a job and nothing else."""
+class Launcher:
+    """One of Hydra's; what it composes for a job is the job's number and nothing else."""
 
     def __init__(self, place: Path, overrides: Sequence[str]) -> None:
         from hydra._internal.hydra import Hydra
@@ -127,12 +121,12 @@ class _Hydra:
             self._hydra = Hydra.create_main_hydra2("retrieval-kd", create_config_search_path(None))
             self._config = self._hydra.compose_config(None, [*own, *quiet, *overrides], RunMode.MULTIRUN)
         except HydraException as error:
-            raise UserError(_not_there(overrides, error)) from error
+            raise UserError(not_there(overrides, error)) from error
         finally:
             GlobalHydra.instance().clear()
 
-    def launch(self, task: FreshJobs, numbers: Sequence[int]) -> None:
-        """Run jobs side by side, as the launcher does it."""
+    def launch(self, fresh: FreshJobs, numbers: Sequence[int]) -> None:
+        """Run jobs as the launcher does it."""
         from hydra._internal.callbacks import Callbacks
         from hydra.core.global_hydra import GlobalHydra
         from hydra.core.plugins import Plugins
@@ -141,20 +135,20 @@ class _Hydra:
         context = HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(self._config))
         GlobalHydra.instance().initialize(self._hydra)
         try:
-            launcher = Plugins.instance().instantiate_launcher(context, task, self._config)
+            launcher = Plugins.instance().instantiate_launcher(context, fresh, self._config)
             launcher.launch([[f"+number={number}"] for number in numbers], initial_job_idx=numbers[0])
-        except Exception:  # of one job or of the launcher: what ended well is kept
+        except Exception:  # of the launcher, for a job keeps its own: what ended well is there
             log.exception("the launcher failed")
         finally:
             GlobalHydra.instance().clear()
 
 
-def _not_there(overrides: Sequence[str], error: Exception) -> str:
-    """Which extra brings a launcher."""
+def not_there(overrides: Sequence[str], error: Exception) -> str:
+    """Which extra brings a launcher, or which there are."""
     for override in overrides:
         group, _, name = override.partition("=")
-        if group == "hydra/launcher" and name in EXTRAS and "launcher" in str(error):
-            return f"{override}: it is not installed here; pip install retrieval-kd[{EXTRAS[name]}]"
-        if group == "hydra/launcher" and name not in ("basic", *EXTRAS):
-            return f"{override}: launchers are {', '.join(('basic', *EXTRAS))}, and what other plugins bring"
+        if group == "hydra/launcher" and "hydra/launcher" in str(error):
+            if name in EXTRAS:
+                return f"{override}: it is not installed here; pip install retrieval-kd[{EXTRAS[name]}]"
+            return f"{override}: there are basic, {', '.join(EXTRAS)}, and what other plugins bring"
     return " ".join(str(error).split())

@@ -7,78 +7,77 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
+from omegaconf import DictConfig
+
+from retrieval_kd.cli.launching import Launching
 from retrieval_kd.cli.main import run_once
 from retrieval_kd.contracts import UserError
-
-if TYPE_CHECKING:
-    from retrieval_kd.pipeline.grid import Grid
-    from retrieval_kd.pipeline.sweep_folder import Outcome, SweepFolder
-    from retrieval_kd.pipeline.sweep_space import Job, Space
+from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.compose import compose, plain, read_override
+from retrieval_kd.pipeline.grid import Grid
+from retrieval_kd.pipeline.run_rules import sweeps_run_one_process
+from retrieval_kd.pipeline.sweep_folder import GROUP, Outcome, SweepFolder, sweep_folder
+from retrieval_kd.pipeline.sweep_report import value_of, write_report
+from retrieval_kd.pipeline.sweep_space import Job, Space, read_space
 
 log = logging.getLogger(__name__)
 
-GROUP = "WANDB_RUN_GROUP"  # trackers put the jobs of a sweep together by it, in processes of their own too
-# They say how jobs are run, not which: another number of trials, or another launcher, goes on with the same sweep.
+# They say how jobs are run, not which: with another launcher, or more trials, the same sweep goes on.
 NOT_OF_THE_COMMAND = ("sweep.folder", "sweep.fresh", "sweep.trials", "sweep.parallel")
-
-Run = Callable[[list[str]], int]
 
 
 class Command(NamedTuple):
     """What a command line asks for."""
 
-    verb: str
-    run: Run
+    verb: ModuleType
     space: Space
     settings: Grid
     launcher: tuple[str, ...]  # overrides of Hydra's own
     folder: SweepFolder
 
+    @property
+    def in_this_process(self) -> bool:
+        """Jobs run here, one after another; else each in a process of its own."""
+        return not (self.launcher or self.settings.fresh)
 
-def sweep(run: Run, arguments: list[str]) -> int:
+
+def sweep(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a verb once per job; a job that fails is told at once, the others still run, and the code is not 0."""
-    command = read_command(run, arguments)
-    total = command.settings.count(command.space)
-    runner = _runner(command)
+    command = read_command(sys.modules[run.__module__], arguments)
+    count = command.settings.prepare(command.space)
+    launching = None if command.in_this_process else Launching(command.verb, command.folder, command.launcher)
     with command.folder.held(), _grouped(command.folder.path.name):
-        log.info("sweep %s: %d jobs", command.folder.path, total)
-        ended = _run_batches(command, runner)
+        log.info("sweep %s: %d jobs", command.folder.path, count)
+        ended = _run_batches(command, launching)
         _report(command)
     failed = sum(outcome.code != 0 for outcome in ended)
     log.info("%d jobs, %d failed", len(ended), failed)
     return max((outcome.code for outcome in ended), default=0)
 
 
-def read_command(run: Run, arguments: Sequence[str]) -> Command:
-    """Tell jobs' overrides from those of the sweep and of Hydra, and look at one job of it."""
-    from retrieval_kd.pipeline.build import build
-    from retrieval_kd.pipeline.compose import compose
-    from retrieval_kd.pipeline.sweep_folder import sweep_folder
-    from retrieval_kd.pipeline.sweep_space import read_space
-
+def read_command(verb: ModuleType, arguments: Sequence[str]) -> Command:
+    """Tell the jobs' overrides from those of the sweep and of Hydra."""
     launcher = [one for one in arguments if one.startswith(("hydra.", "hydra/"))]
     own = [one for one in arguments if one.startswith(("sweep=", "sweep."))]
     of_jobs = [one for one in arguments if one not in launcher and one not in own]
     _refuse(of_jobs, launcher, own)
     cfg = compose([*read_space(of_jobs).first().overrides, *own])
     settings: Grid = build(cfg.sweep)
-    space = read_space(of_jobs, settings.params)
-    if space.swept:
-        compose(space.first().overrides)  # a key that is not there is told before anything is made
-    verb = run.__module__.rpartition(".")[2]
+    _check_measure(settings, cfg)
+    name = verb.__name__.rpartition(".")[2]
     identity = [*of_jobs, *(one for one in own if one.split("=", 1)[0] not in NOT_OF_THE_COMMAND)]
-    folder = sweep_folder(settings.folder, cfg.name or verb, verb, identity)
-    return Command(verb, run, space, settings, tuple(launcher), folder)
+    folder = sweep_folder(settings.folder, cfg.name or name, name, identity)
+    return Command(verb, read_space(of_jobs, settings.params), settings, tuple(launcher), folder)
 
 
 def _refuse(of_jobs: Sequence[str], launcher: Sequence[str], own: Sequence[str]) -> None:
-    from retrieval_kd.pipeline.compose import read_override
-
     for one in of_jobs:
         if one.startswith("output_dir="):
             raise UserError(f"{one}: each job of a sweep has a folder of its own; sweep.folder=DIR names the sweep's")
@@ -91,98 +90,95 @@ def _refuse(of_jobs: Sequence[str], launcher: Sequence[str], own: Sequence[str])
             raise UserError(f"{one}: values of a sweep's own keys go into quotes: \"{key}='{value}'\"")
 
 
+def _check_measure(settings: Grid, cfg: DictConfig) -> None:
+    measure = (settings.measure or "").rpartition(" ")[2]
+    if measure and measure not in cfg.evaluation.measures:
+        known = ", ".join(cfg.evaluation.measures)
+        raise UserError(f"sweep.measure={settings.measure}: evaluation.measures has {known}")
+    if not settings.known_before and cfg.data.get("split") == "test":
+        log.warning("the search looks at the test split, and what it finds is too good there; data.split names another")
+
+
 @contextmanager
 def _grouped(name: str) -> Iterator[None]:
-    before = os.environ.get(GROUP)
+    """What the user said of groups stands."""
+    said = GROUP in os.environ
     os.environ.setdefault(GROUP, name)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[GROUP]
+        if not said:
+            os.environ.pop(GROUP, None)
 
 
-def _runner(command: Command) -> Callable[[Sequence[Job]], list[Outcome]]:
-    """Jobs run in this process, or each in one of its own."""
-    if command.launcher or command.settings.fresh:
-        from retrieval_kd.cli.launching import Launching
-
-        return Launching(command.verb, command.folder, command.launcher).start
-    return lambda jobs: [_run_here(command, job) for job in jobs]
-
-
-def _run_batches(command: Command, runner: Callable[[Sequence[Job]], list[Outcome]]) -> list[Outcome]:
+def _run_batches(command: Command, launching: Launching | None) -> list[Outcome]:
     """Batch by batch, as the settings give them; what a job came to decides on the next."""
-    from retrieval_kd.pipeline.sweep_report import value_of
-
     batches = command.settings.batches(command.space, command.folder.path)
     ended: list[Outcome] = []
     jobs = next(batches, None)
     while jobs is not None:
-        outcomes = _run_batch(command, jobs, runner)
+        outcomes = _run_batch(command, jobs, launching)
         ended += outcomes
-        values = {one.number: value_of(one, command.settings.measure) for one in outcomes}
         try:
-            jobs = batches.send(values)
+            jobs = batches.send({one.number: value_of(one, command.settings.measure) for one in outcomes})
         except StopIteration:
             jobs = None
     return ended
 
 
-def _run_batch(
-    command: Command, jobs: Sequence[Job], runner: Callable[[Sequence[Job]], list[Outcome]]
-) -> list[Outcome]:
+def _run_batch(command: Command, jobs: Sequence[Job], launching: Launching | None) -> list[Outcome]:
     """What cannot work is told first, what is done already is left out, the rest runs."""
-    alone = not (command.launcher or command.settings.fresh)
-    ended = {job.number: found for job in jobs if (found := _known(command, job, alone)) is not None}
-    done = sum(outcome.code == 0 for outcome in ended.values())
+    known = {job.number: _known(command, job) for job in jobs}
+    done = sum(outcome is not None and outcome.code == 0 for outcome in known.values())
     if done:
         log.info("%d of %d jobs are done already", done, len(jobs))
-    left = [job for job in jobs if job.number not in ended]
-    for outcome in runner(left) if left else ():
-        ended[outcome.number] = outcome
-    return [ended[job.number] for job in jobs]
+    left = [job for job in jobs if known[job.number] is None]
+    for outcome in launching.start(left) if launching and left else (_run_here(command, job) for job in left):
+        known[outcome.number] = outcome
+    return [outcome for outcome in known.values() if outcome is not None]
 
 
-def _known(command: Command, job: Job, here: bool) -> Outcome | None:
+def _known(command: Command, job: Job) -> Outcome | None:
     """How a job ended before, or why it cannot work; None if it is to be run.
 
-    A key or an option that is not there ends the sweep before its first job: what is wrong with one is wrong with all.
+    A key or an option that is not there ends the sweep, where all jobs are known before the first of them runs.
     """
-    from retrieval_kd.pipeline.compatibility import check
-    from retrieval_kd.pipeline.compose import compose
-    from retrieval_kd.pipeline.run_rules import sweeps_run_one_process
-    from retrieval_kd.pipeline.sweep_folder import Outcome
-
-    cfg = compose(job.overrides)
-    if not hasattr(sys.modules[command.run.__module__], "job"):
+    try:
+        cfg = compose(job.overrides)
+    except UserError as error:
+        if command.settings.known_before:
+            raise
+        return _refused(command, job, error)
+    if not hasattr(command.verb, "job"):
         return None
     try:
         check(cfg)
-        if here:
-            sweeps_run_one_process(cfg)
+        refusal = sweeps_run_one_process(plain(cfg)) if command.in_this_process else None
+        if refusal:
+            raise UserError(refusal)
     except UserError as error:
-        outcome = Outcome(job.number, job.overrides, 2, error=_tell(job, error))
-        command.folder.keep(outcome)
-        return outcome
+        return _refused(command, job, error)
     before = command.folder.outcome(job)
     if before is None or before.code or before.folder is None:
         return None
-    finished = getattr(sys.modules[command.run.__module__], "finished", None)
-    return before if finished is not None and finished(cfg) == Path(before.folder) else None
+    return before if command.verb.finished(cfg) == Path(before.folder) else None
+
+
+def _refused(command: Command, job: Job, error: UserError) -> Outcome:
+    outcome = Outcome(job.number, job.overrides, 2, error=_tell(job, error))
+    command.folder.keep(outcome)
+    return outcome
 
 
 def _run_here(command: Command, job: Job) -> Outcome:
     """Run one job in this process; an interruption ends the sweep, and leaves the job as if it had not begun."""
-    from retrieval_kd.pipeline.sweep_folder import Outcome
-
-    work: Callable[[list[str]], Path] | None = getattr(sys.modules[command.run.__module__], "job", None)
     folders: list[Path] = []
 
     def go(overrides: list[str]) -> int:
-        if work is None:
-            return command.run(overrides)
-        folders.append(work(overrides))
+        if not hasattr(command.verb, "job"):
+            code: int = command.verb.run(overrides)
+            return code
+        folders.append(command.verb.job(overrides))
         return 0
 
     command.folder.forget(job.number)
@@ -194,10 +190,9 @@ def _run_here(command: Command, job: Job) -> Outcome:
         code, error = 2, _tell(job, mistake)
     except Exception as fault:
         log.exception("job %d (%s) failed", job.number, job.name)
-        code, error = 1, f"{type(fault).__name__}: {fault}"
+        code, error = 1, f"{type(fault).__name__}: {' '.join(str(fault).split())}"
     seconds = round(time.perf_counter() - started, 3)
-    folder = str(folders[0]) if folders else None
-    outcome = Outcome(job.number, job.overrides, code, folder, error, seconds)
+    outcome = Outcome(job.number, job.overrides, code, str(folders[0]) if folders else None, error, seconds)
     command.folder.keep(outcome)
     if seconds > 1:
         gc.collect()  # models refer to themselves; the next job needs their memory
@@ -211,8 +206,6 @@ def _tell(job: Job, error: UserError) -> str:
 
 
 def _report(command: Command) -> None:
-    from retrieval_kd.pipeline.sweep_report import write_report
-
     text = write_report(command.folder, command.settings.measure, command.settings.direction)
     if text is not None:
         print(text)

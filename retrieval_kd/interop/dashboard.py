@@ -32,8 +32,8 @@ class Section:
     panels: tuple[Panel, ...]
 
 
-def sections(objectives: Sequence[str]) -> list[Section]:
-    """What is shown, for the objectives that there are."""
+def sections(objectives: Sequence[str], measures: Sequence[str]) -> list[Section]:
+    """What is shown, for the objectives and measures that there are."""
     terms = tuple(f"{LOSSES}{name}" for name in objectives)
     losses = (
         Panel("Loss", (f"{LOSSES}loss",)),
@@ -44,7 +44,7 @@ def sections(objectives: Sequence[str]) -> list[Section]:
     told = tuple(Panel(title, pattern=f"^{prefix}") for title, prefix, _ in PANELS if prefix not in (LOSSES, VALIDATION))
     quality = (
         Panel("nDCG@10 on the validation queries", (f"{VALIDATION}ndcg@10",)),
-        Panel("Evaluated", pattern="^evaluation/", bars=True),
+        *(Panel(f"{measure}, evaluated", (f"evaluation/{measure}",), bars=True) for measure in measures),
     )
     cost = tuple(Panel(title, (f"cost/{key}",), bars=True) for key, (title, _) in COSTS.items())
     return [
@@ -65,7 +65,7 @@ def workspace(about: Mapping[str, Any]) -> Any:
     ws, wr = _library()
 
     def panel(one: Mapping[str, Any]) -> Any:
-        if one["bars"] and not one["pattern"]:
+        if one["bars"]:
             return wr.BarPlot(title=one["title"], metrics=list(one["metrics"]))
         if one["pattern"]:
             return wr.LinePlot(title=one["title"], x=STEP, metric_regex=one["pattern"], use_metric_regex=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.sweep_space import Job, Space
@@ -27,8 +27,10 @@ class Grid:
         if self.direction not in ("maximize", "minimize"):
             raise UserError(f"sweep.direction={self.direction}: it is maximize or minimize")
 
-    def count(self, space: Space) -> int:
-        """How many jobs there will be."""
+    known_before: ClassVar[bool] = True  # all jobs, before the first of them runs
+
+    def prepare(self, space: Space) -> int:
+        """Refuse what cannot be swept; how many jobs there will be."""
         return len(space.combinations())
 
     def batches(self, space: Space, folder: Path) -> Batches:

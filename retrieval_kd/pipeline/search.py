@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.grid import Batches, Grid
-from retrieval_kd.pipeline.sweep_space import Job, Space, list_values
+from retrieval_kd.pipeline.sweep_space import Job, Space, list_values, some_value
 
 STUDY = "study.log"
 NAME = "search"
@@ -31,11 +32,18 @@ class Search(Grid):
             if getattr(self, name) < 1:
                 raise UserError(f"sweep.{name}={getattr(self, name)}: at least 1 is needed")
 
-    def count(self, space: Space) -> int:
-        """As many as are asked for."""
+    known_before: ClassVar[bool] = False
+
+    def prepare(self, space: Space) -> int:
+        """Look at each value of each key once; a key that is not there is told before the first trial."""
         _library()
         if not space.swept:
             raise UserError("sweep=search has nothing to search: give intervals or choices, optimizer.lr=interval(a,b)")
+        first = {key: some_value(override) for key, override in space.swept.items()}
+        for key, override in space.swept.items():
+            distribution(override)
+            for value in list_values(override) if override.is_discrete_sweep() else [first[key]]:
+                compose(space.job(0, {**first, key: value}).overrides)
         return self.trials
 
     def batches(self, space: Space, folder: Path) -> Batches:

@@ -16,6 +16,7 @@ from retrieval_kd.pipeline.sweep_space import Job
 
 PLACE = Path("outputs/multirun")
 COMMAND = "command.json"
+GROUP = "WANDB_RUN_GROUP"  # a tracker puts the jobs of a sweep together by it, in processes of their own too
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,13 @@ def tags(values: Mapping[str, Any]) -> list[str]:
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """A run's measures and costs under the names that dashboards look for."""
-    found = {
+    """A run's measures and costs; those of the first collection under names that are the same for every one."""
+    collections = metrics["collections"]
+    first = next(iter(collections.values()), {"measures": {}})
+    found = {f"evaluation/{measure}": value for measure, value in first["measures"].items()}
+    found |= {
         f"evaluation/{label}/{measure}": value
-        for label, one in metrics["collections"].items()
+        for label, one in collections.items()
         for measure, value in one["measures"].items()
     }
     cost = {f"cost/{name}": value for name, value in metrics["cost"].items() if isinstance(value, int | float)}
