@@ -2,9 +2,10 @@
 
     python benchmarks/bench_sweep.py [--quick]
 
-The empty experiment is ``train experiment=bm25`` on thirty passages: all of a run, with nothing to train and as good as
-nothing to compute. Each of the 200 jobs has another ``bm25.k1``, so each has steps and a folder of its own. ``alone`` is
-the same command for one k1, in a fresh process and an empty store. The bar: at most one second a job above it.
+The empty experiment is ``train experiment=bm25`` on thirty passages: all of a run, with nothing to train and as good
+as nothing to compute. Each of the 200 jobs has another ``bm25.k1``, so each has steps and a folder of its own.
+``alone`` is the same command for one k1, in a fresh process and an empty store. The bar: at most one second a job
+above it.
 
 The sweep runs its jobs in one process, which alone would make the bar easy: a process alone imports everything. So a
 part of the sweep also runs with ``sweep.fresh=true``, a process for each job, against the same bar; then the sweep is
@@ -110,7 +111,7 @@ def main() -> int:
         "seconds_per_job": beside_bar("  a job, s", whole / jobs),
         "above_alone": beside_bar("  above the command alone, s", whole / jobs - one, BAR, more=False),
         "job_itself": beside_bar("  a job by its own clock, median, s", statistics.median(own)),
-        "beside_the_jobs": beside_bar("  what is beside the jobs, s a job", (whole - one - sum(own)) / jobs, BAR, False),
+        "beside_the_jobs": beside_bar("  beside the jobs, s a job", (whole - one - sum(own)) / jobs, BAR, more=False),
         "last_to_first": beside_bar(
             "  the last tenth's jobs to the first's", statistics.median(own[-tenth:]) / statistics.median(own[:tenth])
         ),

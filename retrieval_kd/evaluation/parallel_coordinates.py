@@ -1,4 +1,4 @@
-"""A sweep as parallel coordinates, PNG and SVG: an axis for each swept key and one for the measure, a line a setting."""
+"""A sweep as parallel coordinates, PNG and SVG: an axis for each swept key and one for the measure."""
 
 from __future__ import annotations
 

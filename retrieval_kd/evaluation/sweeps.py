@@ -68,9 +68,7 @@ def gather(jobs: Sequence[Ran], measure: str | None, direction: str) -> Swept:
     grouped: dict[tuple[str, ...], list[Ran]] = {}
     for job in jobs:
         grouped.setdefault(tuple(job.said.get(key, "") for key in keys), []).append(job)
-    settings = [
-        Setting(dict(zip(keys, values, strict=True)), tuple(together)) for values, together in grouped.items()
-    ]
+    settings = [Setting(dict(zip(keys, values, strict=True)), tuple(together)) for values, together in grouped.items()]
     cells = tuple(dict.fromkeys(cell for job in jobs for cell in job.values))
     chosen = find_cell(cells, measure)
     sign = -1 if direction == "maximize" else 1
@@ -124,11 +122,15 @@ def as_json(swept: Swept) -> dict[str, Any]:
                 "values": dict(setting.said),
                 "cells": {cell: _cell(setting.values(cell)) for cell in swept.cells if setting.values(cell)},
                 "cost": {key: setting.cost(key) for key in COSTS if setting.cost(key) is not None},
-                "jobs": [{"number": job.number, "seed": job.said.get("seed"), "folder": job.folder} for job in setting.jobs],
+                "jobs": [_job(job) for job in setting.jobs],
             }
             for setting in swept.settings
         ],
     }
+
+
+def _job(job: Ran) -> dict[str, Any]:
+    return {"number": job.number, "seed": job.said.get("seed"), "folder": job.folder}
 
 
 def _cell(seeds: Sequence[float]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def sections(objectives: Sequence[str], measures: Sequence[str]) -> list[Section
         *(Panel(term.removeprefix(LOSSES), (term,)) for term in terms),
         Panel("Regularizer", (f"{LOSSES}penalty",)),
     )
-    told = tuple(Panel(title, pattern=f"^{prefix}") for title, prefix, _ in PANELS if prefix not in (LOSSES, VALIDATION))
+    told = [(title, prefix) for title, prefix, _ in PANELS if prefix not in (LOSSES, VALIDATION)]
     quality = (
         Panel("nDCG@10 on the validation queries", (f"{VALIDATION}ndcg@10",)),
         *(Panel(f"{measure}, evaluated", (f"evaluation/{measure}",), bars=True) for measure in measures),
@@ -49,7 +49,7 @@ def sections(objectives: Sequence[str], measures: Sequence[str]) -> list[Section
     cost = tuple(Panel(title, (f"cost/{key}",), bars=True) for key, (title, _) in COSTS.items())
     return [
         Section("Losses per objective", losses),
-        Section("Diagnostics", told),
+        Section("Diagnostics", tuple(Panel(title, pattern=f"^{prefix}") for title, prefix in told)),
         Section("nDCG by step", quality),
         Section("Cost", cost),
     ]

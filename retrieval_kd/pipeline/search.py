@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.compose import compose
-from retrieval_kd.pipeline.grid import Batches, Grid
-from retrieval_kd.pipeline.sweep_space import Job, Space, list_values, some_value
+from retrieval_kd.pipeline.grid import Batches, Grid, compose_values
+from retrieval_kd.pipeline.sweep_space import Job, Space, list_values
 
 STUDY = "study.log"
 NAME = "search"
@@ -26,24 +25,22 @@ class Search(Grid):
     startup: int
     seed: int
 
+    known_before: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("trials", "parallel"):
             if getattr(self, name) < 1:
                 raise UserError(f"sweep.{name}={getattr(self, name)}: at least 1 is needed")
 
-    known_before: ClassVar[bool] = False
-
     def prepare(self, space: Space) -> int:
-        """Look at each value of each key once; a key that is not there is told before the first trial."""
+        """Refuse what cannot be searched; as many trials as are asked for."""
         _library()
         if not space.swept:
             raise UserError("sweep=search has nothing to search: give intervals or choices, optimizer.lr=interval(a,b)")
-        first = {key: some_value(override) for key, override in space.swept.items()}
-        for key, override in space.swept.items():
+        for override in space.swept.values():
             distribution(override)
-            for value in list_values(override) if override.is_discrete_sweep() else [first[key]]:
-                compose(space.job(0, {**first, key: value}).overrides)
+        compose_values(space)
         return self.trials
 
     def batches(self, space: Space, folder: Path) -> Batches:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import atomic_file
+from retrieval_kd.evaluation.pareto import DEFAULT
 from retrieval_kd.evaluation.sweeps import Ran, Swept, as_json, as_markdown, find_cell, gather
 from retrieval_kd.pipeline.fronts import write_front
 from retrieval_kd.pipeline.sweep_folder import Outcome, SweepFolder
@@ -88,7 +89,10 @@ def _draw(folder: SweepFolder, swept: Swept) -> None:
 def _front(folder: SweepFolder, swept: Swept) -> None:
     """Quality against cost, where the students have costs to compare."""
     places = [Path(job.folder) for setting in swept.settings for job in setting.jobs]
-    if len(set(places)) < 2:
+    costly = any(
+        job.cost.get(cost) is not None for setting in swept.settings for job in setting.jobs for cost in DEFAULT
+    )
+    if not costly or len(set(places)) < 2:
         return
     try:
         write_front(places, swept.measure, place=folder.path)

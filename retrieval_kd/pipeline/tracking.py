@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 100  # characters; trackers refuse long ones
 OWN = {"options", "overrides"}  # what a configuration says of itself
+UNSAID = ("experiment=", "logger", "output_dir=", "store=")  # overrides that a name leaves out
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def tracked(plan: Plan, folder: Path, key: str) -> Iterator[None]:
     if not values["logger"].get("tracks") or os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
-    from retrieval_kd.callbacks.tracking import FAILED, About
+    from retrieval_kd.callbacks.wandb_tracker import FAILED, About
 
     identity = text_digest(key, str(folder.absolute()))[:16]
     config = {name: value for name, value in values.items() if name not in OWN}
@@ -43,7 +44,9 @@ def tracked(plan: Plan, folder: Path, key: str) -> Iterator[None]:
 
 def run_name(values: Mapping[str, Any]) -> str:
     """The experiment and what the command said."""
-    said = [one for one in values["overrides"] if not one.startswith(("experiment=", "logger", "output_dir=", "store="))]
+    said = [
+        one for one in values["overrides"] if not one.startswith(("experiment=", "logger", "output_dir=", "store="))
+    ]
     name = " ".join([values["name"], *said])
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
@@ -51,7 +54,8 @@ def run_name(values: Mapping[str, Any]) -> str:
 def tags(values: Mapping[str, Any]) -> list[str]:
     """Words that runs are found by."""
     chosen = values["options"]
-    return list(dict.fromkeys(str(tag) for tag in (values["name"], chosen.get("student"), chosen.get("teacher")) if tag))
+    said = (values["name"], chosen.get("student"), chosen.get("teacher"))
+    return list(dict.fromkeys(str(word) for word in said if word))
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -77,7 +78,7 @@ def test_every_combination_runs_and_ends_in_a_table(train, tmp_path, capsys):
         ({"optimizer.lr": "0.0002"}, 2),
     ]
     best = table["settings"][0]["cells"][f"{CELL} ndcg@10"]
-    assert (best["value"], best["seeds"]) == (pytest.approx(0.1055), [0.105, 0.106])
+    assert (best["value"], best["seeds"]) == (0.1055, pytest.approx([0.105, 0.106]))
     assert best["deviation"] == pytest.approx(0.5**0.5 / 1000, abs=1e-6)
     assert Path.cwd() == tmp_path
 
@@ -94,8 +95,7 @@ def test_a_killed_sweep_goes_on_and_done_jobs_are_left_out(train, capsys):
     assert main(command) == 0
     assert len(train) == 4
     assert len(json.loads((only_folder() / "sweep.json").read_text())["settings"][0]["jobs"]) == 3
-    Path("outputs/5-0.0001/metrics.json").unlink()
-    Path("outputs/5-0.0001").rmdir()
+    shutil.rmtree(f"outputs/5-{train[0][1]}")
     assert main(command) == 0
     assert [seed for seed, _ in train[4:]] == [5]
 
@@ -120,6 +120,7 @@ def test_failing_jobs_are_told_and_the_others_run(train, capsys, monkeypatch):
     assert [seed for seed, _ in train] == [2, 4, 2]
 
 
+@pytest.mark.slow
 def test_a_fault_keeps_its_traceback(train, capsys):
     assert main(["train", "-m", "seed=3,1"]) == 1
     assert [seed for seed, _ in train] == [3, 1]
@@ -135,7 +136,7 @@ def test_a_fault_keeps_its_traceback(train, capsys):
         (["seed=1,2", "optimizer.beta=1"], "optimizer.beta: there is no such key"),
         (["student=dense,spars"], "student=spars: student has the options dense, late_interaction, sparse"),
         (["seed=range(1,1)"], "seed: seed=range(1,1) has no value"),
-        (["seed=interval(1,3)"], "seed: seed=interval(1,3) has no end of values; sweep=search draws from it"),
+        (["optimizer.lr=interval(1,3)"], "optimizer.lr=interval(1,3) has no end of values; sweep=search draws from it"),
         (["sweep.params={sed: '1,2'}"], "sed: there is no such key; did you mean seed?"),
         (["sweep.params.seed=1,2"], "values of a sweep's own keys go into quotes: \"sweep.params.seed='1,2'\""),
         (["sweep.direction=up", "seed=1,2"], "sweep.direction=up: it is maximize or minimize"),
@@ -151,7 +152,7 @@ def test_mistakes_in_the_command_are_one_line_before_any_job(train, capsys, argu
     (line,) = errors(capsys)
     assert said in line
     assert train == []
-    assert not Path("outputs").exists() or not list(Path("outputs").rglob("*.json"))
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("argument", ["sweep=seeds", "sweep.params={seed: '1,2'}", "hydra/launcher=joblib"])
@@ -160,6 +161,7 @@ def test_what_is_about_sweeps_needs_one(train, capsys, argument):
     assert errors(capsys) == [f"error: {argument} is about sweeps; add -m"]
 
 
+@pytest.mark.slow
 def test_combinations_that_cannot_work_are_left_out(train, capsys):
     """They are told before the first job, and the others run."""
     assert main(["train", "-m", "data.judgements=none,null", "seed=5"]) == 2
@@ -168,6 +170,7 @@ def test_combinations_that_cannot_work_are_left_out(train, capsys):
     assert line.startswith("error: job 0 (data.judgements=none seed=5): objective.contrastive needs judgements")
 
 
+@pytest.mark.slow
 def test_seeds_come_with_the_option_and_the_command_wins(train):
     assert main(["train", "-m", "sweep=seeds", "sweep.params={seed: '4,5'}", "optimizer.lr=1e-3,2e-3"]) == 0
     assert train == [(4, 1e-3), (4, 2e-3), (5, 1e-3), (5, 2e-3)]
@@ -175,6 +178,7 @@ def test_seeds_come_with_the_option_and_the_command_wins(train):
     assert [seed for seed, _ in train[4:]] == [8]
 
 
+@pytest.mark.slow
 def test_sweeps_do_not_meet(train, capsys):
     assert main(["train", "-m", "seed=5,6"]) == 0
     assert main(["train", "-m", "seed=5,4"]) == 0
@@ -187,6 +191,7 @@ def test_sweeps_do_not_meet(train, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_second_process_beside_the_first_is_refused(train, capsys):
     import fcntl
 
@@ -200,6 +205,7 @@ def test_a_second_process_beside_the_first_is_refused(train, capsys):
 DDP = ("trainer=ddp", "trainer.strategy=ddp", "trainer.devices=2")
 
 
+@pytest.mark.slow
 def test_several_processes_need_a_fresh_one_for_each_job(train, capsys, monkeypatch):
     assert main(["train", "-m", "seed=1,4", *DDP]) == 2
     assert all("one fresh process per job would not: sweep.fresh=true" in line for line in errors(capsys))

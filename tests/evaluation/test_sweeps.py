@@ -34,8 +34,8 @@ def test_seeds_are_one_setting_and_the_best_is_first():
         ({"optimizer.lr": "1e-4"}, [0, 1]),
         ({"optimizer.lr": "1.0"}, [4]),
     ]
-    assert [one.said["optimizer.lr"] for one in gather(JOBS, "recall@100", "maximize").settings][0] == "1.0"
-    assert [one.said["optimizer.lr"] for one in gather(JOBS, CELL, "minimize").settings][0] == "1.0"
+    assert gather(JOBS, "recall@100", "maximize").settings[0].said["optimizer.lr"] == "1.0"
+    assert gather(JOBS, CELL, "minimize").settings[0].said["optimizer.lr"] == "1.0"
 
 
 def test_the_table():

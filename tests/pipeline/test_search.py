@@ -91,7 +91,7 @@ def test_several_are_drawn_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "kind", "known"),
     [
-        ("a=interval(1,9)", "IntDistribution", {"low": 1, "high": 9, "log": False}),
+        ("a=int(interval(1,9))", "IntDistribution", {"low": 1, "high": 9, "log": False}),
         ("a=interval(0.5,1)", "FloatDistribution", {"low": 0.5, "high": 1.0}),
         ("a=tag(log,interval(1e-4,1))", "FloatDistribution", {"log": True}),
         ("a=range(1,6,2)", "IntDistribution", {"low": 1, "high": 5, "step": 2}),
@@ -119,5 +119,5 @@ def test_mistakes_are_told_before_the_first_trial(command, said):
     with pytest.raises(UserError, match=said):
         search().prepare(read_space(command))
     assert search().prepare(read_space(COMMAND)) == 12
-    with pytest.raises(UserError, match="sweep.trials=0: at least 1"):
+    with pytest.raises(UserError, match=r"sweep.trials=0: at least 1"):
         search(trials=0)

@@ -57,9 +57,7 @@ def test_trained_students_end_in_a_table_and_plots(command, small, ensemble, tmp
         ("hydra_plugins.hydra_submitit_launcher", ("hydra/launcher=submitit_local",)),
     ],
 )
-def test_launchers_run_each_job_in_a_process_of_its_own(
-    package, launcher, command, bm25, tmp_path, plain_environment
-):
+def test_launchers_run_each_job_in_a_process_of_its_own(package, launcher, command, bm25, tmp_path, plain_environment):
     pytest.importorskip(package)
     code, out, err = command(*bm25, "-m", "bm25.k1=0.9,1.2", *launcher)
     assert code == 0, err
@@ -77,7 +75,7 @@ def test_a_search_by_bm25s_numbers(command, bm25, tmp_path):
     searched = (*bm25, "-m", "sweep=search", "bm25.k1=interval(0.5,2.0)", "bm25.b=0.3,0.75", "data.split=dev")
     code, _, err = command(*searched, "sweep.trials=3")
     assert code == 0, err
-    code, out, err = command(*searched, "sweep.trials=4")
+    code, _, err = command(*searched, "sweep.trials=4")
     assert code == 0, err
     assert any("1 jobs, 0 failed" in line for line in err)
     table = json.loads((folder_of(tmp_path) / "sweep.json").read_text())
@@ -87,7 +85,7 @@ def test_a_search_by_bm25s_numbers(command, bm25, tmp_path):
 
 def test_each_job_has_a_run_of_its_own_in_the_sweeps_group(command, small, ensemble, tmp_path):
     pytest.importorskip("wandb")
-    code, _, err = command("train", "-m", *small, *ensemble, "logger=wandb", "seed=11,12")
+    code, _, err = command("train", "-m", *small, *ensemble, "logger=wandb", "trainer.log_every=1", "seed=11,12")
     assert code == 0, err
     folder = folder_of(tmp_path)
     runs = sorted((tmp_path / "outputs" / "wandb").glob("offline-run-*/*.wandb"))

@@ -45,7 +45,7 @@ def test_params_come_before_the_command_which_wins():
 
 
 def test_what_has_no_end_or_no_value():
-    assert read_space(["a=interval(1,2)", "b=5,6"]).first().overrides == ("a=1", "b=5")
+    assert read_space(["a=interval(1,2)", "b=5,6"]).first().overrides == ("a=1.0", "b=5")
     with pytest.raises(UserError, match=r"^a: a=interval\(1,2\) has no end of values; sweep=search draws from it$"):
         jobs("a=interval(1,2)")
     with pytest.raises(UserError, match="has no value"):

@@ -6,7 +6,7 @@ import types
 import pytest
 from omegaconf import OmegaConf
 
-from retrieval_kd.callbacks import tracking as trackers
+from retrieval_kd.callbacks import wandb_tracker
 from retrieval_kd.pipeline.tracking import LONGEST_NAME, figures, run_name, tracked
 
 METRICS = {
@@ -33,13 +33,18 @@ def opened(monkeypatch):
         def close(self, code):
             seen.append(("close", code))
 
-    monkeypatch.setattr(trackers, "WandbTracker", Tracker)
+    monkeypatch.setattr(wandb_tracker, "WandbTracker", Tracker)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return seen
 
 
 def plan(**logger):
-    node = {"_target_": "retrieval_kd.callbacks.tracking.WandbTracker", "_partial_": True, "project": "p", **logger}
+    node = {
+        "_target_": "retrieval_kd.callbacks.wandb_tracker.WandbTracker",
+        "_partial_": True,
+        "project": "p",
+        **logger,
+    }
     values = {
         "name": "adam",
         "overrides": ["experiment=adam", "seed=3", "logger=wandb"],

@@ -1,10 +1,11 @@
-"""Weights & Biases: one run for a whole job, which goes on without a server that answers, and ends however the job does."""
+"""Weights & Biases: one run for a whole job, with or without a server that answers, however the job ends."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +34,13 @@ class About:
 class WandbTracker(WandbLogger):
     """Lightning's logger over the job's run; a training after another, as in stages, goes on counting steps.
 
+    Which group the run belongs to is said by ``WANDB_RUN_GROUP``, as a sweep does for its jobs.
+
     Args:
         project: Where runs are put.
         save_dir: Folder that holds ``wandb/``.
         offline: Whether nothing is sent.
         entity: Account or team; None: wandb's default.
-        group: What the run belongs to; None: what ``WANDB_RUN_GROUP`` says, as in a sweep.
         tags: Words to find the run by.
         timeout: Seconds that a server has to answer.
         about: The job; of a training alone nothing is known.
@@ -50,7 +52,6 @@ class WandbTracker(WandbLogger):
         save_dir: str,
         offline: bool,
         entity: str | None,
-        group: str | None,
         tags: Sequence[str],
         timeout: float,
         about: About | None = None,
@@ -60,7 +61,6 @@ class WandbTracker(WandbLogger):
             "project": project,
             "entity": entity,
             "dir": save_dir,
-            "group": group,
             "tags": [*tags, *about.tags],
             "name": about.name,
             "id": about.identity,
@@ -78,24 +78,29 @@ class WandbTracker(WandbLogger):
         if self._silent:
             return
         step = None if step is None else step + self._before
-        try:
+        with self._spared("nothing more is logged there, training goes on"):
             super().log_metrics(metrics, step)
             if step is not None:
                 self.experiment.steps_before = step + 1
-        except _library().errors.Error as error:
-            self._silent = True
-            log.warning("logger=wandb: %s; nothing more is logged there, training goes on", _one_line(error))
 
     def record(self, figures: Mapping[str, Any]) -> None:
         """What the job came to, as the run's summary."""
-        self.experiment.summary.update(dict(figures))
+        with self._spared("measures and costs are not there"):
+            self.experiment.summary.update(dict(figures))
 
     def close(self, code: int) -> None:
         """End the run; one that cannot be sent in time stays on disk."""
-        try:
+        with self._spared("wandb sync sends the run later"):
             self.experiment.finish(exit_code=code)
+
+    @contextmanager
+    def _spared(self, consequence: str) -> Iterator[None]:
+        """A tracker that fails costs its own lines, not the job."""
+        try:
+            yield
         except (_library().errors.Error, OSError) as error:
-            log.warning("logger=wandb: %s; wandb sync sends the run later", _one_line(error))
+            self._silent = True
+            log.warning("logger=wandb: %s; %s", _one_line(error), consequence)
 
     def _opened(self, offline: bool) -> Any:
         """The run that is open already, or a new one; on disk where no server answers."""
@@ -138,7 +143,7 @@ def _library() -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise UserError("logger=wandb needs wandb: pip install retrieval-kd[wandb]; logger=csv needs nothing") from error
+        raise UserError("logger=wandb needs wandb: pip install retrieval-kd[wandb]; logger=csv does not") from error
     return wandb
 
 

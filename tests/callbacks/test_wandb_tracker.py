@@ -4,9 +4,11 @@ import types
 
 import pytest
 
-from retrieval_kd.callbacks import tracking
-from retrieval_kd.callbacks.tracking import STEP, About, WandbTracker
+from retrieval_kd.callbacks import wandb_tracker
+from retrieval_kd.callbacks.wandb_tracker import STEP, About, WandbTracker
 from retrieval_kd.contracts import UserError
+
+pytestmark = pytest.mark.slow  # to import wandb takes a second
 
 
 class Error(Exception):
@@ -42,14 +44,14 @@ def wandb(monkeypatch):
 
     library.init, library.Settings = init, lambda **settings: settings
     library.login = lambda prompt: True
-    monkeypatch.setattr(tracking, "_library", lambda: library)
+    monkeypatch.setattr(wandb_tracker, "_library", lambda: library)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     return library
 
 
 @pytest.fixture
 def track(tmp_path):
-    settings = {"project": "p", "save_dir": str(tmp_path / "new"), "entity": None, "group": None, "tags": ["mine"]}
+    settings = {"project": "p", "save_dir": str(tmp_path / "new"), "entity": None, "tags": ["mine"]}
     return lambda **changes: WandbTracker(**{**settings, "offline": True, "timeout": 5, **changes})
 
 
@@ -91,7 +93,7 @@ def test_a_server_that_does_not_answer_is_told_of_in_one_line(wandb, track, capl
 def test_a_tracker_that_fails_later_is_told_of_once(wandb, track, caplog):
     logger = track()
 
-    def log(metrics):
+    def log(*_, **__):
         raise Error("gone")
 
     wandb.run.log = log
@@ -107,10 +109,10 @@ def test_a_tracker_that_fails_later_is_told_of_once(wandb, track, caplog):
 
 def test_what_cannot_be_is_told_before_the_work(wandb, track, monkeypatch):
     wandb.login = lambda prompt: False
-    with pytest.raises(UserError, match="logger.offline=false needs an account: wandb login"):
+    with pytest.raises(UserError, match=r"logger.offline=false needs an account: wandb login"):
         track(offline=False)
     monkeypatch.setenv("WANDB_MODE", "offline")  # whoever says so needs none
     assert track(offline=False).experiment is wandb.run
     wandb.run, wandb.answers = None, [Error("no room")]
-    with pytest.raises(UserError, match="logger=wandb: no room; logger=csv needs nothing"):
+    with pytest.raises(UserError, match=r"logger=wandb: no room; logger=csv needs nothing"):
         track()
