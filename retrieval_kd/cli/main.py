@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from retrieval_kd.cli.multirun import sweep
 
             return sweep(run, [argument for argument in rest if argument not in MULTIRUN])
+        _refuse_sweep(rest)
         return run_once(run, rest)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -42,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: `retrieval-kd explain | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _refuse_sweep(arguments: Sequence[str]) -> None:
+    """What says how a sweep is run is nothing to a single run."""
+    for argument in arguments:
+        if argument.startswith(("sweep=", "sweep.", "hydra/launcher")):
+            raise UserError(f"{argument} is about sweeps; add -m")
 
 
 def run_once(run: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -1,98 +1,212 @@
-"""``-m``: every combination as a job of its own, by Hydra's sweepers and launchers."""
+"""``-m``: every combination as a job of its own, or those that a search draws; what is done is not run again."""
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import NamedTuple
 
+from omegaconf import DictConfig
+
+from retrieval_kd.cli.launching import Launching
 from retrieval_kd.cli.main import run_once
 from retrieval_kd.contracts import UserError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.compatibility import check
+from retrieval_kd.pipeline.compose import compose, plain, read_override
+from retrieval_kd.pipeline.grid import Grid
+from retrieval_kd.pipeline.run_rules import sweeps_run_one_process
+from retrieval_kd.pipeline.sweep_folder import GROUP, Outcome, SweepFolder, sweep_folder
+from retrieval_kd.pipeline.sweep_report import value_of, write_report
+from retrieval_kd.pipeline.sweep_space import Job, Space, read_space
 
 log = logging.getLogger(__name__)
 
-PLACE = Path("outputs/multirun")
-HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# They say how jobs are run, not which: with another launcher, or more trials, the same sweep goes on.
+NOT_OF_THE_COMMAND = ("sweep.folder", "sweep.fresh", "sweep.trials", "sweep.parallel")
 
 
-def sweep(run: Callable[[list[str]], int], overrides: list[str]) -> int:
+class Command(NamedTuple):
+    """What a command line asks for."""
+
+    verb: ModuleType
+    space: Space
+    settings: Grid
+    launcher: tuple[str, ...]  # overrides of Hydra's own
+    folder: SweepFolder
+
+    @property
+    def in_this_process(self) -> bool:
+        """Jobs run here, one after another; else each in a process of its own."""
+        return not (self.launcher or self.settings.fresh)
+
+
+def sweep(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a verb once per job; a job that fails is told at once, the others still run, and the code is not 0."""
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from hydra.version import setbase
+    command = read_command(sys.modules[run.__module__], arguments)
+    count = command.settings.prepare(command.space)
+    launching = None if command.in_this_process else Launching(command.verb, command.folder, command.launcher)
+    with command.folder.held(), _grouped(command.folder.path.name):
+        log.info("sweep %s: %d jobs", command.folder.path, count)
+        ended = _run_batches(command, launching)
+        _report(command)
+    failed = sum(outcome.code != 0 for outcome in ended)
+    log.info("%d jobs, %d failed", len(ended), failed)
+    return max((outcome.code for outcome in ended), default=0)
 
-    from retrieval_kd.pipeline.compose import conf_dir
 
-    jobs = Jobs(run, getattr(sys.modules[run.__module__], "job", None))
-    setbase("1.3")
-    GlobalHydra.instance().clear()
-    # What hydra.main does, without its own handling of command lines and errors.
-    hydra = Hydra.create_main_hydra2("retrieval-kd", create_config_search_path(str(conf_dir())))
+def read_command(verb: ModuleType, arguments: Sequence[str]) -> Command:
+    """Tell the jobs' overrides from those of the sweep and of Hydra."""
+    launcher = [one for one in arguments if one.startswith(("hydra.", "hydra/"))]
+    own = [one for one in arguments if one.startswith(("sweep=", "sweep."))]
+    of_jobs = [one for one in arguments if one not in launcher and one not in own]
+    _refuse(of_jobs, launcher, own)
+    cfg = compose([*read_space(of_jobs).first().overrides, *own])
+    settings: Grid = build(cfg.sweep)
+    _check_measure(settings, cfg)
+    name = verb.__name__.rpartition(".")[2]
+    identity = [*of_jobs, *(one for one in own if one.split("=", 1)[0] not in NOT_OF_THE_COMMAND)]
+    folder = sweep_folder(settings.folder, cfg.name or name, name, identity)
+    return Command(verb, read_space(of_jobs, settings.params), settings, tuple(launcher), folder)
+
+
+def _refuse(of_jobs: Sequence[str], launcher: Sequence[str], own: Sequence[str]) -> None:
+    for one in of_jobs:
+        if one.startswith("output_dir="):
+            raise UserError(f"{one}: each job of a sweep has a folder of its own; sweep.folder=DIR names the sweep's")
+    for one in launcher:
+        if one.startswith("hydra/sweeper"):
+            raise UserError(f"{one}: sweep=grid, sweep=seeds and sweep=search say which jobs there are")
+    for one in own:
+        if read_override(one).is_sweep_override():
+            key, _, value = one.partition("=")
+            raise UserError(f"{one}: values of a sweep's own keys go into quotes: \"{key}='{value}'\"")
+
+
+def _check_measure(settings: Grid, cfg: DictConfig) -> None:
+    measure = (settings.measure or "").rpartition(" ")[2]
+    if measure and measure not in cfg.evaluation.measures:
+        known = ", ".join(cfg.evaluation.measures)
+        raise UserError(f"sweep.measure={settings.measure}: evaluation.measures has {known}")
+    if not settings.known_before and cfg.data.get("split") == "test":
+        log.warning("the search looks at the test split, and what it finds is too good there; data.split names another")
+
+
+@contextmanager
+def _grouped(name: str) -> Iterator[None]:
+    """What the user said of groups stands."""
+    said = GROUP in os.environ
+    os.environ.setdefault(GROUP, name)
     try:
-        task = jobs.start
-        hydra.multirun("config", task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
-    except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from error
+        yield
     finally:
-        GlobalHydra.instance().clear()
-    log.info("%d jobs, %d failed", len(jobs.codes), sum(code != 0 for code in jobs.codes))
-    if len(jobs.folders) > 1:
-        _say_front(jobs.folders)
-    return max(jobs.codes, default=0)
+        if not said:
+            os.environ.pop(GROUP, None)
 
 
-def _say_front(folders: Sequence[Path]) -> None:
-    """Quality against cost over the jobs, where their students have costs to compare."""
-    from retrieval_kd.pipeline.fronts import write_front
-
-    try:
-        print(write_front(folders, place=PLACE))
-    except UserError as error:
-        log.info("no table of quality against cost: %s", error)
-    else:
-        log.info("%s/pareto.md, and as .json and plot", PLACE)
-
-
-class Jobs:
-    """What became of the jobs that ran in this process."""
-
-    def __init__(self, run: Callable[[list[str]], int], job: Callable[[list[str]], Path] | None) -> None:
-        self._run = run
-        self._job = job  # the same, for verbs whose jobs leave a folder
-        self.codes: list[int] = []
-        self.folders: list[Path] = []
-
-    def start(self, _: DictConfig) -> None:
-        """Run one job, composed anew from its own overrides."""
-        from hydra.core.hydra_config import HydraConfig
-
-        config = HydraConfig.get()
-        overrides = list(config.overrides.task)
-        number, name = config.job.num, " ".join(overrides)
-        in_this_process = config.launcher["_target_"] == HERE
-        log.info("job %s: %s", number, name)
+def _run_batches(command: Command, launching: Launching | None) -> list[Outcome]:
+    """Batch by batch, as the settings give them; what a job came to decides on the next."""
+    batches = command.settings.batches(command.space, command.folder.path)
+    ended: list[Outcome] = []
+    jobs = next(batches, None)
+    while jobs is not None:
+        outcomes = _run_batch(command, jobs, launching)
+        ended += outcomes
         try:
-            self.codes.append(run_once(self._go, overrides))
-        except UserError as error:
-            print(f"error: job {number} ({name}): {' '.join(str(error).split())}", file=sys.stderr)
-            self.codes.append(2)
-            if not in_this_process:  # another launcher hears of a failure by the exception
-                raise
-        except Exception:
-            log.exception("job %s (%s) failed", number, name)
-            self.codes.append(1)
-            if not in_this_process:
-                raise
+            jobs = batches.send({one.number: value_of(one, command.settings.measure) for one in outcomes})
+        except StopIteration:
+            jobs = None
+    return ended
 
-    def _go(self, overrides: list[str]) -> int:
-        if self._job is None:
-            return self._run(overrides)
-        self.folders.append(self._job(overrides))
+
+def _run_batch(command: Command, jobs: Sequence[Job], launching: Launching | None) -> list[Outcome]:
+    """What cannot work is told first, what is done already is left out, the rest runs."""
+    known = {job.number: _known(command, job) for job in jobs}
+    done = sum(outcome is not None and outcome.code == 0 for outcome in known.values())
+    if done:
+        log.info("%d of %d jobs are done already", done, len(jobs))
+    left = [job for job in jobs if known[job.number] is None]
+    for outcome in launching.start(left) if launching and left else (_run_here(command, job) for job in left):
+        known[outcome.number] = outcome
+    return [outcome for outcome in known.values() if outcome is not None]
+
+
+def _known(command: Command, job: Job) -> Outcome | None:
+    """How a job ended before, or why it cannot work; None if it is to be run.
+
+    A key or an option that is not there ends the sweep, where all jobs are known before the first of them runs.
+    """
+    try:
+        cfg = compose(job.overrides)
+    except UserError as error:
+        if command.settings.known_before:
+            raise
+        return _refused(command, job, error)
+    if not hasattr(command.verb, "job"):
+        return None
+    try:
+        check(cfg)
+        refusal = sweeps_run_one_process(plain(cfg)) if command.in_this_process else None
+        if refusal:
+            raise UserError(refusal)
+    except UserError as error:
+        return _refused(command, job, error)
+    before = command.folder.outcome(job)
+    if before is None or before.code or before.folder is None:
+        return None
+    return before if command.verb.finished(cfg) == Path(before.folder) else None
+
+
+def _refused(command: Command, job: Job, error: UserError) -> Outcome:
+    outcome = Outcome(job.number, job.overrides, 2, error=_tell(job, error))
+    command.folder.keep(outcome)
+    return outcome
+
+
+def _run_here(command: Command, job: Job) -> Outcome:
+    """Run one job in this process; an interruption ends the sweep, and leaves the job as if it had not begun."""
+    folders: list[Path] = []
+
+    def go(overrides: list[str]) -> int:
+        if not hasattr(command.verb, "job"):
+            code: int = command.verb.run(overrides)
+            return code
+        folders.append(command.verb.job(overrides))
         return 0
+
+    command.folder.forget(job.number)
+    log.info("job %d: %s", job.number, job.name)
+    started, error = time.perf_counter(), ""
+    try:
+        code = run_once(go, list(job.overrides))
+    except UserError as mistake:
+        code, error = 2, _tell(job, mistake)
+    except Exception as fault:
+        log.exception("job %d (%s) failed", job.number, job.name)
+        code, error = 1, f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+    seconds = round(time.perf_counter() - started, 3)
+    outcome = Outcome(job.number, job.overrides, code, str(folders[0]) if folders else None, error, seconds)
+    command.folder.keep(outcome)
+    if seconds > 1:
+        gc.collect()  # models refer to themselves; the next job needs their memory
+    return outcome
+
+
+def _tell(job: Job, error: UserError) -> str:
+    message = " ".join(str(error).split())
+    print(f"error: job {job.number} ({job.name}): {message}", file=sys.stderr)
+    return message
+
+
+def _report(command: Command) -> None:
+    text = write_report(command.folder, command.settings.measure, command.settings.direction)
+    if text is not None:
+        print(text)
+        log.info("%s: sweep.md, sweep.json, plots", command.folder.path)

@@ -5,13 +5,17 @@ usage: retrieval-kd train [group=option] [key=value] …
   retrieval-kd train                                                   the default experiment, minutes on two cores
   retrieval-kd train data=folder data.path=DIR output_dir=runs/first   own data in BEIR layout
   retrieval-kd train objective=[margin_mse] trainer.epochs=3           another objective, longer
-  retrieval-kd train -m optimizer.lr=5e-5,1e-4 seed=1,2                four jobs, one after another
+  retrieval-kd train -m optimizer.lr=5e-5,1e-4 seed=1,2                four jobs, a table and a plot
   retrieval-kd train target=teacher teacher=pointwise                  the teacher alone
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 KEYS = (
     "output_dir",
@@ -67,3 +71,10 @@ def job(arguments: list[str]) -> Path:
     print_measures(folder)
     print(folder)
     return folder
+
+
+def finished(cfg: DictConfig) -> Path | None:
+    """The folder of a job that has nothing left to do; a sweep leaves it out."""
+    from retrieval_kd.pipeline.run import finished
+
+    return finished(cfg)

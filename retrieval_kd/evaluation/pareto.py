@@ -231,14 +231,15 @@ def _names(runs: Sequence[_Run]) -> list[str]:
     """Overrides that not all runs share, keys as short as they stay different; a folder's name where there are none."""
     keys = [key for key in dict.fromkeys(key for run in runs for key in run.overrides) if key not in NO_DIFFERENCE]
     keys = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
-    short = {key: _short(key, keys) for key in keys}
+    short = {key: shortest(key, keys) for key in keys}
     names = [" ".join(f"{short[key]}={run.overrides[key]}" for key in keys if key in run.overrides) for run in runs]
     if not keys and len({run.overrides.get("seed") for run in runs}) == 1:
         return [run.folder.name for run in runs]
     return [name or "defaults" for name in names]
 
 
-def _short(key: str, keys: Sequence[str]) -> str:
+def shortest(key: str, keys: Sequence[str]) -> str:
+    """A dotted key by as few of its last parts as no other of ``keys`` ends with."""
     parts = key.split(".")
     ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)

@@ -32,6 +32,7 @@ METADATA = frozenset(
         "takes",
         "teacher",
         "tokenizer",
+        "tracks",
         "train",
         "weight",
         "white_box",

@@ -28,7 +28,6 @@ RULES: tuple[Rule, ...] = (
     student_rules.token_weights_are_used,
     student_rules.engine_searches_what_is_made,
     student_rules.engine_is_installed,
-    run_rules.sweeps_run_one_process,
 )
 
 TRAINING_RULES: tuple[Rule, ...] = (

@@ -26,7 +26,7 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline import conf_tree
 from retrieval_kd.pipeline.conf_tree import conf_dir, did_you_mean
 
-__all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain"]
+__all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain", "read_override"]
 
 MISSING = "???"
 RECORDED = ("overrides", "options")  # what the configuration says of itself
@@ -97,20 +97,25 @@ def _parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
     return tuple(selections.values()), values
 
 
-@lru_cache(maxsize=1024)
 def _parse_one(text: str) -> Override:
+    override = read_override(text)
+    if override.is_sweep_override():
+        raise UserError(f"{text}: several values are a sweep; add -m to run it, or write a list: [a,b]")
+    return override
+
+
+@lru_cache(maxsize=1024)
+def read_override(text: str) -> Override:
+    """One override as Hydra's parser reads it, of one value or of several; it is not to be changed."""
     key, equals, value = text.partition("=")
     if not (equals or text.startswith("~")) or not key.strip("+~"):
         raise UserError(f"{text!r} is not an override; write key=value or group=option")
     try:
-        override = OverridesParser.create().parse_override(text)
+        return OverridesParser.create().parse_override(text)
     except (OverrideParseException, HydraException, OmegaConfBaseException) as error:
         quoted = value.replace("'", "")
         how = f"text with special characters goes into quotes: \"{key}='{quoted}'\""
         raise UserError(f"{key}: the value {value!r} cannot be read; {how}") from error
-    if override.is_sweep_override():
-        raise UserError(f"{text}: several values are a sweep; add -m to run it, or write a list: [a,b]")
-    return override
 
 
 def _is_null(override: Override) -> bool:

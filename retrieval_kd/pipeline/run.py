@@ -25,6 +25,7 @@ from retrieval_kd.pipeline.compatibility import check
 from retrieval_kd.pipeline.entries import means
 from retrieval_kd.pipeline.plan import Plan
 from retrieval_kd.pipeline.rounds import laid_out, tell, with_rounds
+from retrieval_kd.pipeline.tracking import tracked
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.entries import Entry
@@ -80,6 +81,16 @@ def step(cfg: DictConfig, name: str) -> list[Path]:
     entries = plan.entries.evaluate
     made = plan.encoded if name == "encode" else plan.run
     return _artifacts(plan, entries, [made(entry) for entry in entries], evaluated=entries)
+
+
+def finished(cfg: DictConfig) -> Path | None:
+    """The folder of a run whose results are all in it; None if there is something to do."""
+    plan = Plan(cfg)
+    if plan.values["target"] == "teacher":
+        return None
+    results = planned(plan)
+    folder = output_folder(plan, results)
+    return folder if holds(folder, results) else None
 
 
 def _whole(plan: Plan) -> Path:
@@ -200,12 +211,14 @@ def lay_out(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     What another configuration left there stays until all of this is complete, and gives way then.
     """
     wanted = with_rounds(plan, results)
-    Work(plan, wanted, plan.entries.evaluate, folder).check()
-    for step in wanted:  # all of them before the first file: a run that fails leaves no part of a folder
-        step.make()
-    other = folder.is_dir() and any(folder.iterdir()) and not holds(folder, results)
-    with _replaced(folder) if other else _opened(folder) as opened:
-        _fill(opened, plan, results)
+    work = Work(plan, wanted, plan.entries.evaluate, folder)
+    work.check()
+    with tracked(plan, folder, results_key(results)) if work.missing or not holds(folder, results) else nullcontext():
+        for step in wanted:  # all of them before the first file: a run that fails leaves no part of a folder
+            step.make()
+        other = folder.is_dir() and any(folder.iterdir()) and not holds(folder, results)
+        with _replaced(folder) if other else _opened(folder) as opened:
+            _fill(opened, plan, results)
 
 
 def holds(folder: Path, results: Sequence[Step]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from retrieval_kd.pipeline.rule_reading import Config
 
 
@@ -14,12 +12,12 @@ def rounds_can_be_counted(config: Config) -> str | None:
 
 
 def sweeps_run_one_process(config: Config) -> str | None:
-    """Every child of DDP would start the whole sweep again, and a sweeper would give each its own numbers."""
-    if not _in_multirun() or _processes(config) == 1 or "spawn" in str(config["trainer"].get("strategy")):
+    """Of jobs in one process: every child of DDP would start the whole sweep again, and draw numbers of its own."""
+    if _processes(config) == 1 or "spawn" in str(config["trainer"].get("strategy")):
         return None
     return (
         f"-m with trainer.devices={config['trainer']['devices']} would start the whole sweep in every process;"
-        " run one fresh process per job (retrieval-kd train … for each), or sweep with trainer.devices=1"
+        " one fresh process per job would not: sweep.fresh=true, hydra/launcher=joblib or hydra/launcher=submitit_slurm"
     )
 
 
@@ -42,12 +40,3 @@ def _processes(config: Config) -> int | None:
     if devices == "auto" and config["trainer"].get("accelerator") == "cpu":
         return 1
     return devices if isinstance(devices, int) and devices > 0 else None
-
-
-def _in_multirun() -> bool:
-    if "hydra" not in sys.modules:
-        return False
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

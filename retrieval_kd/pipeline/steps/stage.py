@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.utils import get_method
+from pytorch_lightning.loggers import CSVLogger
 
 from retrieval_kd.callbacks.validation import RankingTask
 from retrieval_kd.contracts import PassageTexts, Side
@@ -57,7 +58,7 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
     task = _task(plan, validation, settings.validation_queries) if validation else None
     with work_folder(folder.parent / f"{plan.training().key}.work", settings.devices) as work:
         training = plan.parts.training(partial(white_box, plan, student))
-        found |= fit(student, training, data, task, settings, work, partial(_logger, plan))
+        found |= fit(student, training, data, task, settings, work, partial(_loggers, plan))
         get_method(plan.values["student"]["writer"])(student, folder / "model")
         join_logs(sorted(work.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime), folder / "log.csv")
         clear(work)
@@ -153,10 +154,12 @@ def ranking_task(
     )
 
 
-def _logger(plan: Plan, work: Path) -> Logger:
-    lasting = {} if "save_dir" in plan.values["logger"] else {"save_dir": str(work)}
-    logger: Logger = build(plan.cfg.logger)(**lasting)
-    return logger
+def _loggers(plan: Plan, work: Path) -> list[Logger]:
+    """The one that is asked for; where it keeps its own files elsewhere, the run's folder has its log in any case."""
+    make = build(plan.cfg.logger)
+    if "save_dir" not in plan.values["logger"]:
+        return [make(save_dir=str(work))]
+    return [make(), CSVLogger(str(work))]
 
 
 def join_logs(parts: Sequence[Path], target: Path) -> None:

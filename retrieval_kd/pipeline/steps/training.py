@@ -61,7 +61,7 @@ def fit(
     task: RankingTask | None,
     settings: TrainerSettings,
     work: Path,
-    make_logger: Callable[[Path], Logger],
+    make_loggers: Callable[[Path], list[Logger]],
 ) -> dict[str, Any]:
     """Train ``student`` in place; a killed training goes on from its last checkpoint in ``work``."""
     if settings.validate_every is not None and task is None:
@@ -79,7 +79,7 @@ def fit(
     if settings.validate_every is not None and task is not None:
         validation = Validation(task, settings.validate_every, settings.patience, checkpoint=best, record=record)
         callbacks.append(validation)
-    trainer = _trainer(settings, callbacks, make_logger(work), work)
+    trainer = _trainer(settings, callbacks, make_loggers(work), work)
     loader = data.loader(student, settings)
     resume = work / "last.ckpt"
     if resume.exists():
@@ -98,7 +98,7 @@ def fit(
     return found
 
 
-def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Logger, work: Path) -> pl.Trainer:
+def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], loggers: list[Logger], work: Path) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -109,7 +109,7 @@ def _trainer(settings: TrainerSettings, callbacks: list[pl.Callback], logger: Lo
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         callbacks=callbacks,
-        logger=logger,
+        logger=loggers,
         log_every_n_steps=settings.log_every,
         default_root_dir=work,
         enable_progress_bar=sys.stderr.isatty(),
