@@ -57,6 +57,12 @@ def with_bases(teachers: Iterable[Asked]) -> Iterator[Asked]:
         yield from with_bases(one.bases)
 
 
+def scorers(plan: Plan) -> list[dict[str, Any]]:
+    """The nodes of all scorers that may be asked; those of the plan's teacher are, whatever the terms say."""
+    everybody = with_bases([Asked("teacher", plan.candidates), *(one for one in plan.teachers if one.term)])
+    return [node for one in everybody for node in one.steps.plan.parts.scorers.values()]
+
+
 def scored(plan: Plan, entries: Sequence[Entry], reported: Entry) -> list[Step]:
     """The scores that a training reads: those that are learned from, and those by which teachers are told about.
 

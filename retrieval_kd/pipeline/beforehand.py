@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.asked import with_bases
+from retrieval_kd.pipeline.asked import scorers
 from retrieval_kd.pipeline.build import resolve
 from retrieval_kd.pipeline.compatibility import trains_student
 from retrieval_kd.pipeline.costs import Lists, mined_lists, reranked_lists, scorer_size
@@ -198,8 +198,7 @@ def _check_masks(plan: Plan) -> None:
     from retrieval_kd.data.masks import no_mask
 
     judge = [plan.parts.judge] if plan.parts.needs_preferences else []
-    scorers = (node for one in with_bases(plan.teachers) for node in one.steps.plan.parts.scorers.values())
-    for node in (*scorers, *judge):
+    for node in (*scorers(plan), *judge):
         name, reads = _tokenizer(node)
         if name is not None and reads.mask_token_id is None:
             raise UserError(no_mask(name))
@@ -223,9 +222,8 @@ def _tokenizer(node: dict[str, Any]) -> tuple[str | None, Any]:
 
 def _check_teacher(plan: Plan, judged: bool) -> None:
     """Refuse what the teacher's language models, and the judge, do not take, before the lists are mined for them."""
-    for one in with_bases(plan.teachers):
-        for node in one.steps.plan.parts.scorers.values():
-            _check_questions(node)
+    for node in scorers(plan):
+        _check_questions(node)
     if judged and "judge" in plan.values["teacher"]:
         _check_judge(plan)
 

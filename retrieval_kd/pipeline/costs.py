@@ -55,11 +55,12 @@ def _add_others(page: Page, stages: Mapping[str, Plan], counts: Counts) -> None:
     seen = {stage.candidates.scored(entry).key for stage in main for entry in stage.train_entries}
     for stage in stages.values():
         for one in with_bases(stage.teachers):
-            if one.term in stage.parts.of_tokens or (one.term is None and one.key == "teacher"):
+            if one.key == "teacher":
                 continue
             plan = one.steps.plan
             its_counts = replace(counts, plan=plan)
-            for entry in stage.train_entries:
+            only_reported = one.term in stage.parts.of_tokens
+            for entry in [stage.reported_entry] if only_reported else stage.train_entries:
                 lists = mined_lists(plan, its_counts, entry)
                 if lists.step.key not in seen:
                     seen.add(lists.step.key)

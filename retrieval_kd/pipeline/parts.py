@@ -203,7 +203,7 @@ class Parts:
         """A term of the objective, with the white box that it asks if it needs one."""
         if name not in self.of_tokens:
             return build(node)
-        given = {"teacher": None if white_box is None else cache(partial(white_box, name))}
+        given: dict[str, Any] = {"teacher": None if white_box is None else cache(partial(white_box, name))}
         if "sizes" in node.get("reads", ()):
             given["sizes"] = feature_sizes(self.values, self.teacher_of(name)[1])
         return build(node, **given)

@@ -155,7 +155,7 @@ def _measured(
     seeds = _seeds(spec, request)
     values: dict[str, list[float]] = {cell: [] for cell in spec.columns}
     cost: dict[str, Any] = {}
-    other, reconstructed = False, {}
+    other, reconstructed = False, dict[str, str]()
     for seed, cfg in zip(seeds, configs, strict=True):
         plan = Plan(cfg)
         place = seed_folder(folder, request.scale, row.name, seed)

@@ -95,7 +95,7 @@ class Student(pl.LightningModule):
     def prepare(self, training: Training) -> None:
         """Receive what to train with; modules with state become part of the checkpoint."""
         self.training_parts = training
-        needs = getattr(training.objective, "needs", frozenset())
+        needs: frozenset[Signal] = getattr(training.objective, "needs", frozenset())
         self._gives_words = bool({Signal.ATTENTION, Signal.FEATURES} & needs)
         for name in ("objective", "filter", "pacing", "regularizer"):
             part = getattr(training, name)

@@ -158,6 +158,7 @@ def test_md2pr_trains_and_reports_on_both_teachers(md2pr, out, caplog):
 def test_a_teacher_learns_what_another_one_says(small, tmp_path, loss):
     """Of BM25, without a judgement: in many epochs it orders the training lists nearly as it was told."""
     long = ("teacher.scorer.train.epochs=60", "teacher.scorer.train.learning_rate=3e-3", "data.judgements=none")
+    long = (*long, "objective=[listwise_kl]")
     losses = f"teacher.scorer.train.loss=retrieval_kd.functional.ranking_losses.{loss}"
     go(*small, *FROM_SCORES, *long, losses, "target=teacher", f"output_dir={tmp_path / 'teacher'}")
     plan = Plan(compose([*small, *FROM_SCORES, *long, losses]))
