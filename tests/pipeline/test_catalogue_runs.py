@@ -1,6 +1,7 @@
 """Several collections of ir_datasets in one configuration and one run."""
 
 import json
+import re
 
 import pytest
 from irds_case import WIKI
@@ -123,14 +124,12 @@ def test_lengths_decide_what_is_encoded_and_searched(irds, tmp_path):
 def test_explain_tells_what_would_be_fetched_and_fetches_nothing(irds):
     told = explain(compose(["data=beir", "data.name=fiqa", "encoder=tiny"]))
     assert "fiqa was not fetched yet" in told
-    assert f"to fetch   {irds}/beir/fiqa/source.zip (18 MB)" in " ".join(
-        told.replace("\n               ", " ").splitlines()
-    )
+    assert f"tofetch{irds}/beir/fiqa/source.zip(18MB)" in "".join(told.split())
     assert not (irds / "beir" / "fiqa").exists()
     several = "data.evaluate={dl: {split: [dl19,dl20]}, quora: {data: beir}}"
     mixed = explain(compose(["data=msmarco", "data.split=[dev,dl19]", several, "encoder=tiny"]))
     assert "dl/dl20" in mixed
-    assert "quora was not fetched yet" in mixed
+    assert re.search(r"quora[\w, ]* not fetched yet", " ".join(mixed.split()))
 
 
 @pytest.mark.slow
