@@ -62,12 +62,16 @@ def draw_training(log: Path, folder: Path) -> list[Path]:
 
 def read_curves(log: Path) -> dict[str, Curve]:
     """Each column of a log as steps and values, where it has any."""
-    curves: dict[str, Curve] = {}
     with log.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            for name, value in row.items():
-                if "/" in name and value and math.isfinite(float(value)):
-                    curves.setdefault(name, []).append((int(row["step"]), float(value)))
+        rows = list(csv.reader(stream))
+    header = rows.pop(0) if rows else []
+    whole = [row for row in rows if len(row) == len(header)]
+    steps = [int(row[header.index("step")]) for row in whole]
+    curves: dict[str, Curve] = {}
+    for number, name in enumerate(header if whole else ()):
+        if "/" in name:
+            found = zip(steps, (row[number] for row in whole), strict=True)
+            curves[name] = [(step, value) for step, cell in found if cell and math.isfinite(value := float(cell))]
     return {name: curve for name, curve in curves.items() if len(curve) >= LEAST_POINTS}
 
 

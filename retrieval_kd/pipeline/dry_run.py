@@ -85,7 +85,12 @@ class DryRun:
             self._missing |= dict.fromkeys(_unfetched(lacking))
             read = not lacking
             plan = Plan(cfg if read else without_reading(cfg))
-            _ = [entry.key for entry in (*plan.entries.train, *plan.entries.evaluate)]
+            every = (*plan.entries.train, *plan.entries.evaluate)
+            _ = [entry.key for entry in every]
+            if not read:
+                self._missing |= {
+                    f"{entry.name}, which is not parsed before a command needs it": None for entry in every
+                }
         except UserError as error:
             self._missing[" ".join(str(error).split())] = None
             plan, read = Plan(without_reading(cfg)), False
