@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from retrieval_kd.pipeline.table_files import read_table
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CELL = "things/test ndcg@10"
 MANIFEST = Path("manifest.json")
 
@@ -284,3 +287,10 @@ def test_bad_tables(table, command, tmp_path, written):
     path.write_bytes(b"rows: \xff\n")
     assert "table.yaml: " in refused(command, "three")
     assert written == []
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*/table.yaml")), ids=lambda path: path.parent.name)
+def test_every_study_can_be_read(path):
+    spec = read_table(path)
+    assert all(one.value is None or one.value > 0 for cells in spec.references.values() for one in cells.values())
+    assert {row.control for row in spec.rows} - {None} <= {row.name for row in spec.rows}
