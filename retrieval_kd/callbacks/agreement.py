@@ -10,6 +10,7 @@ import torch
 from retrieval_kd.functional.rank_correlation import kendall_tau
 
 MOST_LISTS = 1_000  # a longer input is sampled evenly: every two passages of a list are compared
+AT_ONCE = 20  # lists whose pairs of passages are in memory together
 
 
 @dataclass(frozen=True)
@@ -37,4 +38,6 @@ def agreement(one: np.ndarray, other: np.ndarray, offsets: np.ndarray) -> Agreem
     tops = [scores.masked_fill(~told, -torch.inf).argmax(1) for scores in (left, right)]
     several = told.sum(1) > 1
     same = (tops[0] == tops[1])[several].double()
-    return Agreement(int(several.sum()), float(kendall_tau(left, right, told).nanmean()), float(same.mean()))
+    parts = zip(*(scores.split(AT_ONCE) for scores in (left, right, told)), strict=True)
+    taus = torch.cat([kendall_tau(*part) for part in parts])
+    return Agreement(int(several.sum()), float(taus.nanmean()), float(same.mean()))

@@ -150,7 +150,10 @@ def _of_folder(folder: Path, measure: str) -> Values:
     path = folder / PER_QUERY
     if not path.is_file():
         raise UserError(f"{folder} has no {PER_QUERY}; evaluate writes it, or name a TREC run file")
-    pairs = pq.read_table(path, columns=["collection", "split"]).group_by(["collection", "split"]).aggregate([])
+    table = pq.read_table(path, columns=["collection", "split", "measure"], filters=[("measure", "=", measure)])
+    if not len(table):
+        raise UserError(f"{path}: holds no {measure} of any collection")
+    pairs = table.group_by(["collection", "split"]).aggregate([])
     names = sorted(zip(*(pairs[column].to_pylist() for column in ("collection", "split")), strict=True))
     return {f"{name}/{split}": read_per_query(path, name, split, measure) for name, split in names}
 

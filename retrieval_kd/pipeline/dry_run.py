@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from retrieval_kd.contracts import UserError
+from retrieval_kd.pipeline.asked import scorers
 from retrieval_kd.pipeline.beforehand import planned
 from retrieval_kd.pipeline.compatibility import trains_student
 from retrieval_kd.pipeline.entries import absent
@@ -126,7 +127,7 @@ def _missing_files(cfg: DictConfig) -> Iterator[str]:
     """Models that would have to be fetched, and files that are named and are not there."""
     plan = Plan(cfg)
     parts = plan.parts
-    nodes = [*parts.scorers.items()] if _asks_teacher(plan) else []
+    nodes = [(str(node.get("name", "a scorer")), node) for node in scorers(plan)] if _asks_teacher(plan) else []
     if "judge" in plan.values["teacher"] and parts.needs_preferences:
         nodes.append(("judge", parts.judge))
     asked: list[Mapping[str, Any] | None] = [model_of(node) for _, node in nodes]

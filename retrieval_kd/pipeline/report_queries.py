@@ -30,6 +30,8 @@ def query_parts(report: Report) -> Iterator[str]:
     compared = [(row, control) for row in report.rows if (control := report.row(row.control)) is not None]
     if not compared:
         return
+    if not any(_path(row, label).is_file() for pair in compared for row in pair):
+        return  # a mean over collections has no lists of its own
     texts = Texts.of(compared[0][0], label)
     if texts.collection is None:
         yield markup.tag("p", "The texts are not on this machine, their ids are.", cls="soft")
@@ -58,9 +60,13 @@ def _line(cells: Sequence[str]) -> str:
     return markup.tag("tr", *(markup.tag("td", cell) for cell in cells))
 
 
+def _path(row: Reported, label: str) -> Path:
+    return row.folders[0] / "runs" / f"{'.'.join(label.rsplit('/', 1))}.trec"
+
+
 def _run(row: Reported, label: str) -> Mapping[str, list[str]]:
     """The first passages of each query, of the first seed."""
-    path = row.folders[0] / "runs" / f"{'.'.join(label.rsplit('/', 1))}.trec"
+    path = _path(row, label)
     if not path.is_file():
         return {}
     return {query: ids[:FIRST].tolist() for query, ids, _ in Run.read(path)}

@@ -1,7 +1,8 @@
 """What each step of a plan would cost: calls of a teacher, operations, disk and memory, by a model that is stated.
 
 A token that a model reads costs two operations for each weight that it is multiplied by, and three times as many where
-the model is trained. Texts are taken to be as long as they may be, unless the collection states how long they are.
+the model is trained. Texts are taken to be as long as they may be, unless the collection states how long they are;
+a query and a passage that are read together, as long as the model takes them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from retrieval_kd.pipeline.asked import with_bases
 from retrieval_kd.pipeline.costs import encodes_queries, mined_lists, reranked_lists, texts_per_query, training_memory
 from retrieval_kd.pipeline.estimates import (
     SCORE_BYTES,
@@ -24,6 +26,7 @@ from retrieval_kd.pipeline.estimates import (
 )
 from retrieval_kd.pipeline.known_models import model_size
 from retrieval_kd.pipeline.recipes import stages
+from retrieval_kd.pipeline.white_box import scorer_of
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.costs import Lists
@@ -86,7 +89,7 @@ def _of_stage(plan: Plan, counts: Counts) -> Iterator[tuple[str, StepCost]]:
     """Lists, the teacher's and the judge's calls, and the training."""
     lists, negatives = plan.candidates, plan.values["negatives"]
     taught = plan.pairing.taught() if plan.parts.needs_preferences else None
-    for entry in plan.train_entries:
+    for entry in {one.key: one for one in (*plan.train_entries, plan.reported_entry)}.values():
         yield plan.index(entry).key, _indexed(counts, entry)
         window = negatives.get("window")
         if window:
@@ -100,9 +103,23 @@ def _of_stage(plan: Plan, counts: Counts) -> Iterator[tuple[str, StepCost]]:
             yield plan.pairing.paired(entry).key, _judged(plan, queries)
     if (members := lists.taught()) is not None and plan.parts.needs_scores:
         yield members.key, _taught(plan, counts, {name: plan.parts.scorers[name] for name in plan.parts.to_teach})
+    yield from _of_others(plan, counts)
     if taught is not None:
         yield taught.key, _taught(plan, counts, {"judge": plan.parts.judge})
     yield plan.training().key, _training(plan, counts)
+
+
+def _of_others(plan: Plan, counts: Counts) -> Iterator[tuple[str, StepCost]]:
+    """Teachers that are not the training's own: terms' own, and those that others learned from first."""
+    for one in with_bases(plan.teachers):
+        if one.key == "teacher":
+            continue
+        asked, its_counts = one.steps.plan, replace(counts, plan=one.steps.plan)
+        for entry in {entry.key: entry for entry in (*plan.train_entries, plan.reported_entry)}.values():
+            yield one.steps.scored(entry).key, _asked(asked, its_counts, mined_lists(asked, its_counts, entry))
+        if (members := one.steps.taught()) is not None:
+            nodes = {name: asked.parts.scorers[name] for name in asked.parts.to_teach}
+            yield members.key, _taught(asked, its_counts, nodes)
 
 
 # ---- one kind of step each
@@ -217,8 +234,26 @@ def _training(plan: Plan, counts: Counts) -> StepCost:
     if encodes_queries(student):
         per_query += _length(student, "query", entry) * size.multiplied
     operations = TRAINED * batches * trainer["batch_size"] * per_query
+    read, unknown = _read_beside(plan)
+    operations += batches * trainer["batch_size"] * read
     memory = sum(training_memory(plan, size))
-    return StepCost(operations=operations, disk=size.parameters * 4, memory=memory)
+    return StepCost(operations=operations, disk=size.parameters * 4, memory=memory, unknown=unknown)
+
+
+def _read_beside(plan: Plan) -> tuple[float, tuple[str, ...]]:
+    """Operations for each query of the white boxes that terms ask in every step, and what is not known of them."""
+    operations = 0.0
+    unknown: list[str] = []
+    for term in plan.parts.of_tokens:
+        pairs = 1 + plan.values["objective"][term].get("pairs_per_query", 0)
+        node = scorer_of(plan, term)
+        found = model_of(node)
+        size = model_size(**found) if found else None
+        if size is None:
+            unknown.append(f"size of {found['name'] if found else 'the white box'}")
+        else:
+            operations += FORWARD * size.multiplied * pairs * node["max_length"]
+    return operations, tuple(unknown)
 
 
 # ---- parts of them

@@ -54,6 +54,7 @@ def bring(request: Request, say: Callable[[str], None]) -> Path:
     With ``only``, the other rows stay in the table as far as they are done already.
     """
     path = find(request.name)
+    _check_asked(request)
     spec = at_scale(read_table(path), request.scale)
     wanted = _wanted(spec, request)
     folder = OUTPUTS / (path.resolve().parent.name)
@@ -119,6 +120,13 @@ def _wanted(spec: TableSpec, request: Request) -> list[RowSpec]:
 
 def _seeds(spec: TableSpec, request: Request) -> tuple[int, ...]:
     return spec.seeds[request.scale]
+
+
+def _check_asked(request: Request) -> None:
+    """Refuse what the table says itself."""
+    for said in request.overrides:
+        if said.partition("=")[0] in ("seed", "scale", "experiment", "output_dir"):
+            raise UserError(f"{said}: a table says this of each row itself; its seeds are in table.yaml")
 
 
 def _overrides(spec: TableSpec, request: Request, row: RowSpec, seed: int) -> list[str]:

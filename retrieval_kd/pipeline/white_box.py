@@ -35,7 +35,7 @@ def check_white_boxes(plan: Plan) -> None:
     encoder = plan.values["encoder"]
     for term in plan.parts.of_tokens:
         student = load_tokenizer(resolve_encoder(encoder["name"], encoder["path"]))
-        teacher = resolve_encoder(_scorer(plan, term)["name"])
+        teacher = resolve_encoder(scorer_of(plan, term)["name"])
         _refuse_other_tokens(plan, term, student, load_tokenizer(teacher))
         if plan.values["objective"][term].get("heads") == "matched":
             _refuse_other_heads(plan, term, str(resolve_encoder(encoder["name"], encoder["path"])), str(teacher))
@@ -53,7 +53,7 @@ def feature_sizes(values: Mapping[str, Any], teacher: Mapping[str, Any]) -> tupl
     return student, white
 
 
-def _scorer(plan: Plan, term: str) -> dict[str, Any]:
+def scorer_of(plan: Plan, term: str) -> dict[str, Any]:
     """The node of the cross-encoder that a term asks."""
     _, teacher = plan.parts.teacher_of(term)
     scorer: dict[str, Any] = teacher.get("base", teacher)["scorer"]
@@ -68,9 +68,9 @@ def _refuse_other_tokens(
     if same_tokens(student, teacher):
         return
     key, _ = plan.parts.teacher_of(term)
-    name = plan.values["encoder"]["name"]
+    name, asked = plan.values["encoder"]["name"], scorer_of(plan, term)["name"]
     raise UserError(
-        f"objective.{term} shows its teacher the student's tokens, and {key}.scorer.name={_scorer(plan, term)['name']}"
+        f"objective.{term} shows its teacher the student's tokens, and {key}.scorer.name={asked}"
         f" reads other tokens than encoder.name={name}; a cross-encoder with the tokenizer of {name} would fit"
     )
 

@@ -65,7 +65,7 @@ def between_texts(
     found = Attention(
         torch.zeros(n, heads, rows, columns, device=model.device),
         torch.zeros(n, heads, columns, rows, device=model.device),
-        torch.tensor(read, device=model.device),
+        torch.tensor(read, dtype=torch.int64, device=model.device),
     )
     for start, given in _given(model, frame, pad, pairs, read):
         attentions = model(**given, output_attentions=True).attentions
