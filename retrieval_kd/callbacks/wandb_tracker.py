@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from retrieval_kd.contracts import UserError
 
@@ -46,6 +46,8 @@ class WandbTracker(WandbLogger):
         about: The job; of a training alone nothing is known.
     """
 
+    steps: ClassVar[dict[str, int]] = {}  # that the runs which are open have; a run takes no attributes of others
+
     def __init__(
         self,
         project: str,
@@ -57,7 +59,7 @@ class WandbTracker(WandbLogger):
         about: About | None = None,
     ) -> None:
         about = about or About()
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "project": project,
             "entity": entity,
             "dir": save_dir,
@@ -67,9 +69,9 @@ class WandbTracker(WandbLogger):
             "config": dict(about.config or {}),
         }
         self._timeout = timeout
-        run = self._opened(offline) if rank_zero_only.rank in (0, None) else None
+        run = self._opened(offline) if getattr(rank_zero_only, "rank", 0) in (0, None) else None
         super().__init__(project=project, save_dir=save_dir, offline=offline, experiment=run)
-        self._before = getattr(run, "steps_before", 0)
+        self._before = self.steps.get(run.id, 0) if run is not None else 0
         self._silent = False
 
     @rank_zero_only
@@ -81,7 +83,7 @@ class WandbTracker(WandbLogger):
         with self._spared("nothing more is logged there, training goes on"):
             super().log_metrics(metrics, step)
             if step is not None:
-                self.experiment.steps_before = step + 1
+                self.steps[self.experiment.id] = step + 1
 
     def record(self, figures: Mapping[str, Any]) -> None:
         """What the job came to, as the run's summary."""
@@ -91,6 +93,7 @@ class WandbTracker(WandbLogger):
     def close(self, code: int) -> None:
         """End the run; one that cannot be sent in time stays on disk."""
         with self._spared("wandb sync sends the run later"):
+            self.steps.pop(self.experiment.id, None)
             self.experiment.finish(exit_code=code)
 
     @contextmanager
@@ -98,7 +101,7 @@ class WandbTracker(WandbLogger):
         """A tracker that fails costs its own lines, not the job."""
         try:
             yield
-        except (_library().errors.Error, OSError) as error:
+        except Exception as error:
             self._silent = True
             log.warning("logger=wandb: %s; %s", _one_line(error), consequence)
 
@@ -108,11 +111,11 @@ class WandbTracker(WandbLogger):
         if wandb.run is not None:
             return wandb.run
         offline = offline or os.environ.get("WANDB_MODE") in NOT_SENDING
-        if not offline and not wandb.login(prompt=False):
-            raise UserError("logger.offline=false needs an account: wandb login, or a key in WANDB_API_KEY")
+        if not offline:
+            check_account(wandb)
         try:
             return self._begun(offline)
-        except (wandb.errors.Error, OSError) as error:
+        except Exception as error:  # the library has many kinds, some of them its own transport's
             if offline:
                 raise UserError(f"logger=wandb: {_one_line(error)}; logger=csv needs nothing") from error
             log.warning(
@@ -120,6 +123,7 @@ class WandbTracker(WandbLogger):
                 _one_line(error),
                 self._arguments["dir"],
             )
+            self._arguments["id"] = None  # which the attempt that failed may hold
             return self._begun(offline=True)
 
     def _begun(self, offline: bool) -> Any:
@@ -137,6 +141,16 @@ class WandbTracker(WandbLogger):
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         return run
+
+
+def check_account(wandb: Any) -> None:
+    """Refuse to send without an account, before the work; nothing is asked of a server yet."""
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except wandb.errors.Error as error:
+        raise UserError(f"offline=false: {_one_line(error)}") from error
+    if not known:
+        raise UserError("offline=false needs an account: wandb login, or a key in WANDB_API_KEY")
 
 
 def _library() -> Any:

@@ -68,7 +68,7 @@ def workspace(about: Mapping[str, Any]) -> Any:
         if one["bars"]:
             return wr.BarPlot(title=one["title"], metrics=list(one["metrics"]))
         if one["pattern"]:
-            return wr.LinePlot(title=one["title"], x=STEP, metric_regex=one["pattern"], use_metric_regex=True)
+            return wr.LinePlot(title=one["title"], x=STEP, metric_regex=one["pattern"])
         return wr.LinePlot(title=one["title"], x=STEP, y=list(one["metrics"]))
 
     return ws.Workspace(
@@ -86,10 +86,10 @@ def push(about: Mapping[str, Any]) -> str:
     """Save the workspace; its address."""
     import wandb
 
-    if not wandb.login(prompt=False):
+    if not wandb.login(prompt=False, verify=False):
         raise UserError("offline=false needs an account: wandb login, or a key in WANDB_API_KEY")
-    made = workspace(about)
     try:
+        made = workspace({**about, "entity": about["entity"] or wandb.Api().default_entity})
         made.save()
     except (wandb.errors.Error, OSError, ValueError) as error:
         raise UserError(f"the dashboard was not pushed: {' '.join(str(error).split())}") from error

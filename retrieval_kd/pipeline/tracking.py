@@ -61,7 +61,7 @@ def tags(values: Mapping[str, Any]) -> list[str]:
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """A run's measures and costs; those of the first collection under names that are the same for every one."""
     collections = metrics["collections"]
-    first = next(iter(collections.values()), {"measures": {}})
+    first: Mapping[str, Any] = next(iter(collections.values()), {"measures": {}})
     found = {f"evaluation/{measure}": value for measure, value in first["measures"].items()}
     found |= {
         f"evaluation/{label}/{measure}": value

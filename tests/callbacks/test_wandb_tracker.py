@@ -16,16 +16,20 @@ class Error(Exception):
 
 
 class Run:
+    __slots__ = ("ended", "finish", "id", "log", "logged", "metrics", "summary")  # a real one takes no others
+
     def __init__(self):
+        self.id = str(id(self))
+        self.log, self.finish = self._log, self._finish
         self.logged, self.summary, self.ended, self.metrics = [], {}, [], []
 
-    def log(self, metrics):
+    def _log(self, metrics):
         self.logged.append(metrics)
 
     def define_metric(self, *arguments, **more):
         self.metrics.append((*arguments, *more.values()))
 
-    def finish(self, exit_code):
+    def _finish(self, exit_code):
         self.ended.append(exit_code)
 
 
@@ -43,7 +47,7 @@ def wandb(monkeypatch):
         return answer
 
     library.init, library.Settings = init, lambda **settings: settings
-    library.login = lambda prompt: True
+    library.login = lambda prompt, verify: True
     monkeypatch.setattr(wandb_tracker, "_library", lambda: library)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     return library
@@ -81,8 +85,9 @@ def test_trainings_of_one_job_go_on_in_its_run(wandb, track):
 
 def test_a_server_that_does_not_answer_is_told_of_in_one_line(wandb, track, caplog, tmp_path):
     wandb.answers = [Error("timed out\nafter 5 s")]
-    track(offline=False)
+    track(offline=False, about=About(identity="abc"))
     assert [asked["mode"] for asked in wandb.asked] == ["online", "offline"]
+    assert [asked["id"] for asked in wandb.asked] == ["abc", None]  # the attempt may hold it
     assert wandb.asked[0]["resume"] == "allow"
     (record,) = caplog.records
     assert record.getMessage() == (
@@ -108,8 +113,8 @@ def test_a_tracker_that_fails_later_is_told_of_once(wandb, track, caplog):
 
 
 def test_what_cannot_be_is_told_before_the_work(wandb, track, monkeypatch):
-    wandb.login = lambda prompt: False
-    with pytest.raises(UserError, match=r"logger.offline=false needs an account: wandb login"):
+    wandb.login = lambda prompt, verify: False
+    with pytest.raises(UserError, match="offline=false needs an account: wandb login"):
         track(offline=False)
     monkeypatch.setenv("WANDB_MODE", "offline")  # whoever says so needs none
     assert track(offline=False).experiment is wandb.run

@@ -2,10 +2,13 @@
 
 import json
 import re
+import sys
+import types
 
 import pytest
 
 from retrieval_kd.cli.main import main
+from retrieval_kd.interop import dashboard
 from retrieval_kd.interop.dashboard import as_json, sections, workspace
 
 OBJECTIVES, MEASURES = ("contrastive", "listwise_kl"), ("ndcg@10", "mrr@10")
@@ -43,6 +46,7 @@ def test_the_command_writes_what_would_be_pushed(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the library about itself
 def test_the_library_takes_it():
     pytest.importorskip("wandb_workspaces")
     said = about()
@@ -52,3 +56,42 @@ def test_the_library_takes_it():
     for section, told in zip(made.sections, said["sections"], strict=True):
         assert [panel.title for panel in section.panels] == [panel["title"] for panel in told["panels"]]
     assert made.sections[1].panels[0].metric_regex == "^diagnostics/teacher_entropy"
+
+
+@pytest.fixture
+def account(monkeypatch):
+    """A stand-in for wandb with an account, and for the library's workspace; what was saved."""
+    saved = []
+
+    class Made:
+        url = "https://there/mine"
+
+        def __init__(self, said):
+            self.said = said
+
+        def save(self):
+            if self.said["project"] == "closed":
+                raise OSError("permission\ndenied")
+            saved.append(self.said)
+
+    library = types.SimpleNamespace(
+        login=lambda prompt, verify: True,
+        Api=lambda: types.SimpleNamespace(default_entity="own"),
+        errors=types.SimpleNamespace(Error=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setattr(dashboard, "workspace", Made)
+    library.saved = saved
+    return library
+
+
+def test_pushing(account, tmp_path, capsys):
+    assert main(["dashboard", "offline=false", f"output_dir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "https://there/mine"
+    (said,) = account.saved
+    assert (said["entity"], said["project"]) == ("own", "retrieval_kd")
+    assert main(["dashboard", "offline=false", "project=closed", f"output_dir={tmp_path}"]) == 2
+    assert "error: the dashboard was not pushed: permission denied\n" in capsys.readouterr().err
+    account.login = lambda prompt, verify: False
+    assert main(["dashboard", "offline=false", f"output_dir={tmp_path}"]) == 2
+    assert "error: offline=false needs an account: wandb login" in capsys.readouterr().err
