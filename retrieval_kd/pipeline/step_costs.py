@@ -226,8 +226,8 @@ def _taught(plan: Plan, counts: Counts, nodes: Mapping[str, Mapping[str, Any]]) 
 def _training(plan: Plan, counts: Counts) -> StepCost:
     size, queries = _student_size(plan), _training_queries(plan, counts)
     if size is None or queries is None:
-        unknown = () if queries else ("training queries",)
-        return StepCost(unknown=(*unknown, *_unknown(plan, size, 1, plan.train_entries[0])))
+        missing = () if queries else ("training queries",)
+        return StepCost(unknown=(*missing, *_unknown(plan, size, 1, plan.train_entries[0])))
     trainer, student, entry = plan.values["trainer"], plan.values["student"], plan.train_entries[0]
     batches = optimizer_steps(trainer, queries) * trainer["accumulate"]
     per_query = texts_per_query(plan) * _length(student, "passage", entry) * (size.multiplied + _head(plan, size))
