@@ -84,10 +84,9 @@ class WordLevel(nn.Module):
     def shown(self, evidence: Evidence, signals: Signals) -> tuple[Tensor, Tensor]:
         """Queries and passages [K] of the pairs that the teacher reads."""
         hard = (signals.role == Role.HARD) | (signals.role == Role.RANDOM)
-        target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
         scores = evidence.query_passage.detach().masked_fill(~hard, -torch.inf)
         hardest = scores.topk(min(self.pairs_per_query, scores.shape[1])).indices
-        chosen = target | (torch.zeros_like(hard).scatter(1, hardest, True) & hard)
+        chosen = signals.target | (torch.zeros_like(hard).scatter(1, hardest, True) & hard)
         query, passage = chosen.nonzero().unbind(1)
         return query, passage
 

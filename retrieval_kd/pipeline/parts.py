@@ -17,8 +17,9 @@ from retrieval_kd.pipeline.needs import asking, needs_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import AttentionTeacher, Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.contracts import AttentionTeacher, Engine, PairTeacher, ScoreTeacher
     from retrieval_kd.data.labels import Thresholds
+    from retrieval_kd.data.pairs import PairSampler
     from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training
