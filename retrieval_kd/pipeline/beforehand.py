@@ -100,7 +100,7 @@ class Work:
         """Build what is cheap to build; constructors name the setting that they refuse."""
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
-        for stage in self.stages if self.names["darken"] else ():
+        for stage in self.stages if self.names["darken"] or self.names["score"] or self.names["pair"] else ():
             _check_masks(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
             _check_teacher(stage, judged=bool(self.names["pair"]))
@@ -191,16 +191,33 @@ def _check_training(plan: Plan) -> None:
 
 def _check_masks(plan: Plan) -> None:
     """Refuse tokenizers without a mask, before the lists are mined whose passages are to have masks."""
+    if not plan.candidates.makes_passages:
+        return
     tokenizer, _ = plan.tokenizer
     if plan.parts.made(tokenizer).masks:
         judge = [plan.parts.judge] if plan.parts.needs_preferences else []
         for node in (*plan.parts.scorers.values(), *judge):
-            if "answers" in node:
-                from retrieval_kd.data.masks import no_mask
-                from retrieval_kd.teachers.language_model import load_tokenizer
+            _check_mask(node)
 
-                if load_tokenizer(node["name"])[1].mask_token_id is None:
-                    raise UserError(no_mask(node["name"]))
+
+def _check_mask(node: dict[str, Any]) -> None:
+    """Refuse a model that reads made passages and has no mask; who has no model counts words, and needs none."""
+    from retrieval_kd.data.masks import no_mask
+
+    model = node if "name" in node else node.get("encoder", {}).get("encoder", {})
+    if "name" not in model:
+        return
+    if "answers" in node:
+        from retrieval_kd.teachers.language_model import load_tokenizer as load
+
+        tokenizer = load(model["name"])[1]
+    else:
+        from retrieval_kd.data.weights import resolve_encoder
+        from retrieval_kd.students.backbone import load_tokenizer
+
+        tokenizer = load_tokenizer(resolve_encoder(model["name"], model.get("path")))
+    if tokenizer.mask_token_id is None:
+        raise UserError(no_mask(model["name"]))
 
 
 def _check_teacher(plan: Plan, judged: bool) -> None:

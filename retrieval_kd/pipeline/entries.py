@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from retrieval_kd.contracts import Source, UserError
-from retrieval_kd.data.collections import NONE, Collection, collection_digest, open_collection, passages_digest
+from retrieval_kd.data.collections import (
+    NONE,
+    Collection,
+    collection_digest,
+    open_collection,
+    passages_digest,
+    titles_of,
+)
 from retrieval_kd.data.folder import ALL
 from retrieval_kd.pipeline.build import build
 from retrieval_kd.pipeline.conf_tree import did_you_mean
@@ -57,6 +64,10 @@ class Entry:
     def collection(self) -> Collection:
         """The collection itself."""
         return open_collection(self.source, self.split, self.store, **self._options)
+
+    def titles(self, ids: Iterable[str]) -> dict[str, str]:
+        """Titles of some passages, where texts begin with them."""
+        return titles_of(self.source, ids) if self.data["titles"] else {}
 
     @property
     def _options(self) -> dict[str, Any]:
