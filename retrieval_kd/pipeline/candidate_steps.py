@@ -125,7 +125,7 @@ class CandidateSteps:
 
         def write(folder: Path) -> Mapping[str, Any]:
             score = dark_scores(lambda: self.teacher(entry), entry, plan.store) if made["band"] else None
-            return darken(folder, entry.collection, mined.make(), plan.parts.made(tokenizer), score)
+            return darken(folder, entry, mined.make(), plan.parts.made(tokenizer), score)
 
         return plan._step(
             "darken",
@@ -150,7 +150,13 @@ class CandidateSteps:
             "label",
             plan._declared("labels") | {"kinds": plan.parts.score_kinds},
             [listed, scored],
-            lambda folder: label(folder, entry.label, listed.make(), scored.make(), plan.parts.labels),
+            lambda folder: label(
+                folder,
+                entry.label,
+                [listed.make(), scored.make()],
+                plan.parts.labels,
+                lambda: self.teacher(entry),
+            ),
             entry.label,
         )
 
@@ -171,19 +177,20 @@ class CandidateSteps:
         plan, members = self.plan, self.plan.parts.to_teach
         if not members:
             return None
-        bare = [entry.label for entry in plan.train_entries if not entry.judged]
-        if bare:
-            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {bare[0]} has none")
+        judged = [entry for entry in plan.train_entries if entry.judged]
+        if not judged:
+            bare = plan.train_entries[0].label
+            raise UserError(f"teacher: a cross-encoder is trained on judgements, and {bare} has none")
         finder = self.at_start
         if finder._has_margin:  # which needs scores: who gives them learns without one
             finder = Plan(changed(finder.plan.cfg, {"negatives.margin": None})).candidates
-        mined = [finder.mined(entry) for entry in plan.train_entries]
+        mined = [finder.mined(entry) for entry in judged]
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps.teaching import teach  # here: planning does without torch
 
-            return teach(folder, plan, [lists.make() for lists in mined])
+            return teach(folder, plan, judged, [lists.make() for lists in mined])
 
         return plan._step(
             "teach",
@@ -195,9 +202,16 @@ class CandidateSteps:
 
     def scored(self, entry: Entry) -> Step:
         """The members' scores of a split's candidates."""
+        return self._scored(entry, self.listed(entry))
+
+    def scored_as_found(self, entry: Entry) -> Step:
+        """The members' scores of a split's candidates without those that were made."""
+        return self._scored(entry, self.mined(entry))
+
+    def _scored(self, entry: Entry, listed: Step) -> Step:
         from retrieval_kd.pipeline.steps.scoring import score
 
-        plan, listed = self.plan, self.listed(entry)
+        plan = self.plan
         return plan._step(
             "score",
             plan._declared("teacher"),

@@ -47,8 +47,14 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def compose_stage(stage: Sequence[str], command: Sequence[str]) -> DictConfig:
-    """A stage's overrides, and over them the command's; the command may set keys that this stage does not have."""
-    return _compose((*stage, *command), forgiven=frozenset(command) - frozenset(stage))
+    """A stage's overrides, and over them the command's.
+
+    The command may set keys that this stage does not have; and what the stage sets of an option is left out where the
+    command selects another one of its group.
+    """
+    selected = {override.key_or_group for override in map(_parse_one, command)} & set(conf_tree.options())
+    idle = {text for text in stage if _parse_one(text).key_or_group.partition(".")[0] in selected}
+    return _compose((*stage, *command), forgiven=(frozenset(command) - frozenset(stage)) | idle)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -154,6 +160,7 @@ def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
             cfg[group] = cfg.get(group) or {}
             _drop_unselected(cfg[group], group)
             choices[group] = list(cfg[group])
+        _drop_settings_of_others(cfg, choices, selections)
         cfg.options = choices
     return pickle.dumps(cfg)
 
@@ -163,6 +170,16 @@ def _drop_unselected(nodes: DictConfig, group: str) -> None:
     for name in conf_tree.options().get(group, []):
         if name in nodes and "_target_" not in nodes[name]:
             del nodes[name]
+
+
+def _drop_settings_of_others(cfg: DictConfig, choices: Mapping[str, Any], selections: Sequence[str]) -> None:
+    """Leave out what the experiment sets of an option in whose place the command selected another one."""
+    said = conf_tree.load(f"experiment/{choices['experiment']}") if choices.get("experiment") else {}
+    for group in {text.lstrip("+~").partition("=")[0] for text in selections} - set(conf_tree.multi_select()):
+        option = f"{group}/{choices.get(group)}"
+        for key in said.get(group) or ():
+            if isinstance(cfg.get(group), DictConfig) and key in cfg[group] and not conf_tree.has_key(option, key):
+                del cfg[group][key]
 
 
 def _one_line(error: Exception) -> str:

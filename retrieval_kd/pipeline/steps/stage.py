@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hydra.utils import get_method
 
-from retrieval_kd.callbacks.teacher_report import reranking_ndcg, teacher_report
+from retrieval_kd.callbacks.teacher_report import TeacherReport, reranking_ndcg, teacher_report
 from retrieval_kd.callbacks.validation import RankingTask
-from retrieval_kd.contracts import PassageTexts, Side, Signal
+from retrieval_kd.contracts import TARGET_ROLES, PassageTexts, Side, Signal, UserError, has_role
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.made_passages import texts_beside
@@ -26,6 +26,7 @@ from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.needs import asking, needs_of
 from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, PAIRS, read_report, report_fields
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
@@ -72,6 +73,7 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
     collection, lists, negatives = entry.collection, plan.candidates, plan.values["negatives"]
     candidates = Candidates.read(lists.learned(entry).make() / CANDIDATES)
+    _refuse_without_positives(plan, entry, candidates)
     passages = texts_beside(collection.passages, lists.listed(entry).make())
     return TrainingSet(
         collection.queries,
@@ -82,6 +84,16 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
         Draw(negatives["per_query"], plan.values["seed"], negatives.get("made", {}).get("per_query", 0)),
         _in_batch(plan, entry, candidates, passages),
     )
+
+
+def _refuse_without_positives(plan: Plan, entry: Entry, candidates: Candidates) -> None:
+    """Hard labels that nobody has would be learned in silence, by a loss of 0."""
+    hard = [path for path, part in asking(plan.values) if Signal.JUDGEMENTS in needs_of(part)]
+    if hard and not has_role(candidates.role, TARGET_ROLES).any():
+        raise UserError(
+            f"{hard[0]} needs positives, and none of {len(candidates.query_ids):,} lists of {entry.label} has one; soft"
+            " labels alone would fit, such as objective=[listwise_kl]"
+        )
 
 
 def _in_batch(plan: Plan, entry: Entry, candidates: Candidates, passages: PassageTexts) -> InBatchScores | None:
@@ -122,9 +134,11 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     terms = plan.values["objective"].values()
     of_scores = [term for term in terms if Signal.SCORE in term.get("needs", ())]  # others divide other things
     temperatures = [float(term["teacher_temperature"]) for term in of_scores if "teacher_temperature" in term]
-    report = teacher_report(
-        signals.scores, candidates.role, candidates.offsets, (temperatures or [1.0])[0], relevance=candidates.relevance
-    )
+    report = _reported(signals, candidates, temperatures)
+    if plan.parts.labels_by_teacher and entry.label in {one.label for one in plan.train_entries}:
+        learned = Candidates.read(plan.candidates.learned(entry).make() / CANDIDATES)
+        told = _signals(plan, entry, plan.candidates.told(entry), learned)
+        report = _reported(told, learned, temperatures).with_worth_of(report)  # labels leave nothing to be right about
     for line in report.lines():
         log.info(line)
     taught, start = _beside_start(plan, student, candidates, passages, signals) if entry.judged else (None, None)
@@ -135,6 +149,11 @@ def _report(folder: Path, plan: Plan, student: Student) -> dict[str, Any]:
     content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
     (folder / REPORT).write_text(json.dumps(content, indent=1))
     return {"teacher_ndcg": taught, "start_ndcg": start}
+
+
+def _reported(signals: Signalled, candidates: Candidates, temperatures: Sequence[float]) -> TeacherReport:
+    temperature = (temperatures or [1.0])[0]
+    return teacher_report(signals.scores, candidates.role, candidates.offsets, temperature, candidates.relevance)
 
 
 def _beside_start(

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from hydra.utils import get_method
 from torch.utils.data import DataLoader
 
-from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role
+from retrieval_kd.contracts import PassageTexts, Role
 from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
@@ -32,13 +32,14 @@ from retrieval_kd.teachers.reranker import Reranker
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collections import Collection
+    from retrieval_kd.pipeline.entries import Entry
     from retrieval_kd.pipeline.plan import Plan
 
 
-def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
-    """Train each member that is to be trained, into a folder of its name."""
+def teach(folder: Path, plan: Plan, entries: Sequence[Entry], mined: Sequence[Path]) -> dict[str, Any]:
+    """Train each member that is to be trained on lists of some collections, into a folder of its name."""
     lists = []
-    for entry, folder_of_lists in zip(plan.train_entries, mined, strict=True):
+    for entry, folder_of_lists in zip(entries, mined, strict=True):
         lists += labelled_lists(entry.collection, Candidates.read(folder_of_lists / CANDIDATES))
     found = {}
     for name, node in plan.parts.scorers.items():
@@ -47,17 +48,18 @@ def teach(folder: Path, plan: Plan, mined: Sequence[Path]) -> dict[str, Any]:
     return {"members": found}
 
 
-def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequence[Path]) -> dict[str, Any]:
+def teach_judge(
+    folder: Path, plan: Plan, entries: Sequence[Entry], mined: Sequence[Path], scored: Sequence[Path]
+) -> dict[str, Any]:
     """Train the judge of pairs on judgements, or on the order of the score teacher, into a folder of its name."""
     how = plan.parts.judge["train"]
     lists: list[WorthList] = []
-    for number, entry in enumerate(plan.train_entries):
+    for number, entry in enumerate(entries):
         candidates, passages = read_lists(mined[number], entry.collection)
         if how["labels"] == SCORES:
             worth = signalled(scored[number], candidates, plan.candidates.teacher(entry)).scores
         else:
             worth = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
-            worth[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
         lists += worth_lists(entry.collection, candidates, passages, worth)
     return {"members": {"judge": _train_judge(plan.parts.judge, lists, plan, folder / "judge")}}
 
