@@ -10,6 +10,7 @@ from torch import nn
 from training_case import make_batch, make_student, make_training, make_training_set
 
 from retrieval_kd.contracts import Side
+from retrieval_kd.filters.dynamic import Dynamic
 from retrieval_kd.pacing.self_paced import SelfPaced
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.gather import gather_pool
@@ -38,6 +39,14 @@ CASES = {
     "word_level, cached": {"names": ["contrastive", "word_level"], "gradient_cache": True},
     "word_level, late interaction": {"names": ["contrastive", "word_level"], "late": True},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
+    "made passages, cached": {
+        "names": ["contrastive", "listwise_kl", "passage_centric_released"],
+        "gradient_cache": True,
+        "dark": True,
+    },
+    "dynamic filter": {"names": ["contrastive"], "filtered_by": "teacher"},
+    "dynamic filter by the student": {"names": ["contrastive", "passage_centric_joint"], "filtered_by": "student"},
+    "dynamic filter, made passages": {"names": ["contrastive", "listwise_kl"], "filtered_by": "teacher", "dark": True},
 }
 
 
@@ -62,6 +71,12 @@ def make_pacing():
     """Takes half of the queries."""
     share = {"start": 0.5, "end": 0.5, "until": 1.0}
     return SelfPaced("probability", "hard", share, 1.0, 64, 42)
+
+
+def make_filter(by):
+    """Follows the positives' scores, from the first batch on."""
+    members = {"one": "similarity", "other": "similarity"}
+    return Dynamic(members, by, None, "similarity", "ema_quantile", None, None, 0.5, 0.1, 0.95, None)
 
 
 class MeanNorm(nn.Module):
@@ -104,11 +119,13 @@ def step(
     taught=True,
     late=False,
     paced=False,
+    filtered_by=None,
 ):
-    """Loss and gradients of one step, averaged over processes as DDP does."""
+    """Loss and gradients of one step, averaged over processes as DDP does, and the state that a filter is left in."""
     student = late_student(checkpoint) if late else dense_student(checkpoint, shared)
     parts = {"regularizer": MeanNorm()} if penalty else {}
     parts |= {"pacing": make_pacing()} if paced else {}
+    parts |= {"filter": make_filter(filtered_by)} if filtered_by else {}
     # Not sharper: a temperature of .05 makes rounding twenty times as large.
     student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
     batch = make_batch(training_set, student, my_queries())
@@ -124,7 +141,10 @@ def step(
         for value in gradients.values():
             dist.all_reduce(value)
             value /= processes
-    return loss.item() / processes, gradients
+    student.on_before_zero_grad(None)
+    keep = student.training_parts.filter
+    state = [keep.threshold, keep.figures["filter_share"]] if filtered_by else []
+    return loss.item() / processes, gradients, torch.cat([value.flatten() for value in state]) if state else None
 
 
 def pool(training_set, checkpoint):
@@ -155,17 +175,19 @@ def dist_rank():
 
 
 def everything(folder, checkpoint):
-    sets = {paired: make_training_set(folder / str(paired), paired=paired) for paired in (False, True)}
+    kinds = {"plain": {}, "paired": {"paired": True}, "dark": {"dark": True}}
+    sets = {kind: make_training_set(folder / kind, **settings) for kind, settings in kinds.items()}
     steps = {}
     for name, settings in CASES.items():
         settings = dict(settings)
-        steps[name] = step(sets[settings.pop("paired", False)], checkpoint, **settings)
-    return steps, pool(sets[False], checkpoint)
+        kind = next((kind for kind in kinds if settings.pop(kind, False)), "plain")
+        steps[name] = step(sets[kind], checkpoint, **settings)
+    return steps, pool(sets["plain"], checkpoint)
 
 
 def second(file, folder, checkpoint):
     """The whole life of the second process; its losses go into a file."""
     join(1, file)
     steps, _ = everything(folder, checkpoint)
-    torch.save({name: loss for name, (loss, _) in steps.items()}, folder / "losses.pt")
+    torch.save({name: (loss, state) for name, (loss, _, state) in steps.items()}, folder / "losses.pt")
     dist.destroy_process_group()
