@@ -45,6 +45,7 @@ class DarkStatistics:
 
     queries: int = 0
     without_positive: int = 0  # queries of which none can be made
+    without_negative: int = 0  # queries of which no negative can be strengthened
     reinforced: int = 0
     masked: int = 0
     unchanged: int = 0  # too short for a span or a mask
@@ -64,7 +65,8 @@ class DarkStatistics:
         dropped = [f"{count:,} {what}" for what, count in reasons.items() if count]
         said = [f"of {self.queries:,} queries: {made}"]
         said += [f"left out: {', '.join(dropped)}"] if dropped else []
-        return said + ([f"{self.without_positive:,} queries have no positive"] if self.without_positive else [])
+        lacking = {"positive": self.without_positive, "hard negative": self.without_negative}
+        return said + [f"{count:,} queries have no {what}" for what, count in lacking.items() if count]
 
     def as_dict(self) -> dict[str, int]:
         """All counts by name."""
@@ -164,6 +166,7 @@ class DarkPassages:
         statistics.without_positive += not targets
         if not targets:
             return []
+        statistics.without_negative += self.reinforced.count > 0 and not self._bases(one)
         generator = np.random.default_rng(int(text_digest(str(self.seed), one.query_id), 16))
         taken = {pieces[name].text for name in (*targets, *self._bases(one))}
         for role, base, positive, share in self._orders(one, targets, generator):

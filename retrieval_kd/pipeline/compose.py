@@ -30,7 +30,9 @@ __all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain"]
 
 MISSING = "???"
 RECORDED = ("overrides", "options")  # what the configuration says of itself
-ANY_TYPE = frozenset({"trainer.devices"})  # Lightning takes a number, a list or a word
+# Lightning takes a number, a list or a word; pacing a number, one for each member, or null.
+ANY_TYPE = frozenset({"trainer.devices", "pacing.temperature"})
+NULLABLE = frozenset({"student.start_terms"})  # numbers by default that may be none
 KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
     bool: ("true or false", (bool,)),
     int: ("an integer", (int,)),
@@ -251,7 +253,7 @@ def _as_text(default: Any, value: Any) -> bool:
 def _refuse_wrong_type(cfg: DictConfig, key: str, default: Any, value: Any) -> None:
     if key in ANY_TYPE or _open(default) or (isinstance(value, str) and "${" in value):
         return
-    if value is None and (isinstance(default, dict) or _null_at_home(key)):
+    if value is None and (isinstance(default, dict) or key in NULLABLE or _null_at_home(key)):
         return  # a part that is switched off, or a number that only a scale sets
     expected, fitting = KINDS[type(default)]
     if isinstance(value, fitting) and (isinstance(default, bool) or not isinstance(value, bool)):

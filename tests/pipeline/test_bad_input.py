@@ -291,10 +291,11 @@ def test_lists_without_a_positive(refused, without_positives):
 
 
 def test_texts_shorter_than_a_span_or_a_mask(refused, folder):
-    """A word each, and of one letter: there is no part of it to put in or to hide."""
-    path = folder / "corpus.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("\n".join(json.dumps(row | {"title": "", "text": "a"}) for row in rows) + "\n")
+    """A word each: there is no part of it to put in or to hide."""
+    for name in ("corpus", "queries"):
+        path = folder / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("\n".join(json.dumps(row | {"title": "", "text": "red"}) for row in rows) + "\n")
     line = refused("darken", f"data.path={folder}", "negatives=dark")
     assert line.startswith("negatives=dark: nothing could be made for 12 queries (left out: ")
     assert "too short to be changed" in line

@@ -170,6 +170,7 @@ def test_options_are_the_files():
 def test_what_only_a_scale_sets_can_be_unset():
     assert compose(["encoder.layers=null"]).encoder.layers is None
     assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
+    assert compose(["student=sparse", "student.start_terms=null"]).student.start_terms is None
     with pytest.raises(UserError, match=r"trainer\.epochs=null"):
         compose(["trainer.epochs=null"])
 
@@ -205,3 +206,8 @@ def test_what_an_experiment_sets_of_an_option_that_the_command_replaced_is_left_
     assert "made" not in cfg.negatives
     kept = compose(["experiment=adam", "negatives=dark", "pacing=self_paced"])
     assert (kept.pacing.share.start, kept.negatives.made.reinforced.count, kept.negatives.pool) == (0.3, 4, 32)
+
+
+@pytest.mark.parametrize(("said", "found"), [("null", None), ("{bm25:3,minilm:0.05}", {"bm25": 3, "minilm": 0.05})])
+def test_pacings_temperature_is_a_number_one_for_each_member_or_none(said, found):
+    assert compose(["pacing=self_paced", f"pacing.temperature={said}"]).pacing.temperature == found

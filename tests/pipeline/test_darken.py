@@ -89,9 +89,9 @@ def test_titles_are_left_alone(plan, entry, lists):
         assert f"t{one['positive'][1:]} " not in text.removeprefix(title)
 
 
-def test_where_judgements_are_ignored_no_made_passage_tells_what_was_judged(small, ensemble):
-    labels = ["labels=thresholds", "labels.judged=ignore", "labels.kind=similarity", "labels.positive=4"]
-    plan = Plan(compose([*small, *BM25_TEACHER, *DARK, *labels, "labels.negative=2"]))
+def test_where_judgements_are_ignored_no_made_passage_tells_what_was_judged(small):
+    labels = ["labels=thresholds", "labels.judged=ignore", "labels.kind=similarity", "labels.positive=2"]
+    plan = Plan(compose([*small, *BM25_TEACHER, *DARK, *labels, "labels.negative=1.5"]))
     entry = plan.train_entries[0]
     labelled = Candidates.read(plan.candidates.labelled(entry).make() / "candidates.parquet")
     told = json.loads((plan.candidates.labelled(entry).path / "statistics.json").read_text())

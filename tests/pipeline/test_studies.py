@@ -41,12 +41,12 @@ The submarine dived below the ice to map the ocean floor.
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A query is the first six words of its passage."""
+    """A query is the first six words of its passage, and one that all have."""
     place = tmp_path_factory.mktemp("collections") / "python_docs"
     (place / "qrels").mkdir(parents=True)
-    rows = enumerate(SENTENCES)
-    (place / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"p{i}", "text": text}) + "\n" for i, text in rows))
-    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[:6])} for i, text in enumerate(SENTENCES)]
+    passages = [{"_id": f"p{i}", "text": f"{text} A report."} for i, text in enumerate(SENTENCES)]
+    (place / "corpus.jsonl").write_text("".join(json.dumps(one) + "\n" for one in passages))
+    queries = [{"_id": f"q{i}", "text": " ".join([*text.split()[:6], "report"])} for i, text in enumerate(SENTENCES)]
     (place / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in queries))
     for split, part in {"train": range(12), "dev": range(12, 14), "test": range(14, 20)}.items():
         judged = "".join(f"q{row}\tp{row}\t1\n" for row in part)

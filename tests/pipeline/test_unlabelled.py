@@ -77,7 +77,7 @@ def test_what_needs_judgements_is_told_before_anything_is_mined(unlabelled, writ
 @pytest.mark.slow
 def test_of_several_collections_those_with_judgements_train_a_teacher(small, bare, things):
     train = f"data.train={{judged: {{path: {things}, split: train}}, bare: {{path: {bare}, split: all}}}}"
-    said = [*small, train, "objective=[listwise_kl,pairwise]", "teacher=pairwise", "teacher.base=pointwise"]
+    said = [*small, train, "objective=[listwise_kl,pairwise]", "teacher=pairwise", "teacher@teacher.base=pointwise"]
     plan = Plan(compose(said))
     for taught in plan.pairing.trainings():
         assert [one.about for one in taught.inputs if getattr(one, "name", "") == "mine"] == ["judged/train"]

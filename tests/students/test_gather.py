@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_one_big_batch(results, case):
     assert gradients.keys() == expected.keys()
     whole, whole_expected = (torch.cat([value.flatten() for value in each.values()]) for each in (gradients, expected))
     assert whole_expected.norm() > 0.05
-    assert (whole - whole_expected).abs().max() < 1e-6 * max(1.0, whole_expected.norm().item())
+    assert (whole - whole_expected).abs().max() < 2e-6 * max(1.0, whole_expected.norm().item())  # rounding of 32 bits
 
 
 def test_signals_are_those_of_one_big_batch(results):

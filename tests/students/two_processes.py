@@ -141,10 +141,14 @@ def step(
         for value in gradients.values():
             dist.all_reduce(value)
             value /= processes
+    return loss.item() / processes, gradients, filter_state(student) if filtered_by else None
+
+
+def filter_state(student):
+    """Thresholds behind their step, and the share that was dropped before it."""
     student.on_before_zero_grad(None)
     keep = student.training_parts.filter
-    state = [keep.threshold, keep.figures["filter_share"]] if filtered_by else []
-    return loss.item() / processes, gradients, torch.cat([value.flatten() for value in state]) if state else None
+    return torch.cat([keep.threshold, keep.figures["filter_share"][None]])
 
 
 def pool(training_set, checkpoint):
