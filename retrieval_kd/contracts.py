@@ -35,7 +35,16 @@ class Role(IntEnum):
     DARK_MASKED = 5
 
 
+TARGET_ROLES = (Role.POSITIVE, Role.PSEUDO_POSITIVE)  # what hard labels take for relevant
 DARK_ROLES = (Role.DARK_REINFORCED, Role.DARK_MASKED)
+
+
+def has_role(role: Any, roles: Sequence[Role]) -> Any:
+    """Where one of a few roles stands, as bool, in a tensor or an array; several comparisons cost less than isin."""
+    found = role == roles[0]
+    for other in roles[1:]:
+        found = found | (role == other)
+    return found
 
 
 class Signal(StrEnum):
@@ -193,20 +202,6 @@ class PairTeacher(ScoreTeacher, Protocol):
     both_orders: bool  # whether the judge reads each pair twice, either passage first
 
 
-class ScoredList(NamedTuple):
-    """One query's candidates as the drawing of pairs sees them."""
-
-    scores: np.ndarray  # [n] float32, the teacher's, NaN where none
-    rank: np.ndarray  # [n] in the run that they were mined from, from 1; 0 where it did not list them
-
-
-class PairSampler(Protocol):
-    """Says which two passages of a list a judge compares."""
-
-    def draw(self, query_id: str, scored: ScoredList) -> np.ndarray:
-        """int64 [k, 2] places in the list, the one of the higher score first."""
-
-
 Representations = dict[str, "Tensor"]
 """What a student makes of N texts: named tensors that all have leading size N (``{"vectors": [N, D]}``).
 
@@ -265,8 +260,14 @@ class Signals:
     @property
     def dark(self) -> Tensor:
         """[P] bool: passages that were made, not found; they are nobody's hard-label negative."""
-        one, other = DARK_ROLES
-        return ((self.role == one) | (self.role == other)).any(0)
+        made: Tensor = has_role(self.role, DARK_ROLES).any(0)
+        return made
+
+    @property
+    def target(self) -> Tensor:
+        """[Q, P] bool: the positives of each query's own list, judged ones and those that a teacher labelled."""
+        target: Tensor = has_role(self.role, TARGET_ROLES)
+        return target
 
 
 @dataclass(frozen=True, slots=True)

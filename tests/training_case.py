@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from retrieval_kd.contracts import Attention, Passage, Role
+from retrieval_kd.contracts import DARK_ROLES, Attention, Passage, Role
 from retrieval_kd.data.batches import BatchMaker
 from retrieval_kd.data.candidates import Candidate, Candidates
 from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
@@ -35,8 +35,11 @@ def make_texts(count, seed, low=2, high=40):
     return [" ".join(generator.choice(WORDS, generator.integers(low, high))) for _ in range(count)]
 
 
-def make_candidates():
-    """Lists of 1 to 3 positives and 7 hard ones, and the judgements; q0's positive p0 is hard for q1, q2 and q3."""
+def make_candidates(dark=False):
+    """Lists of 1 to 3 positives and 7 hard ones, and the judgements; q0's positive p0 is hard for q1, q2 and q3.
+
+    With ``dark``, two made passages for each query; one of them was made for q4 and q5 alike.
+    """
     generator = np.random.default_rng(5)
     judgements, lists = {}, []
     for query in range(QUERIES):
@@ -50,6 +53,8 @@ def make_candidates():
         hard = shared + list(generator.choice(free, 7 - len(shared), replace=False))
         rows = [Candidate(str(p), Role.POSITIVE, 0, "judged", 0, 1) for p in positives]
         rows += [Candidate(str(p), Role.HARD, rank, "bm25", 0, 0) for rank, p in enumerate(hard, 1)]
+        made = [f"dark:{4 if query == 5 else query}", f"dark:masked-{query}"] if dark else []
+        rows += [Candidate(p, role, 0, "made", 0, 0) for p, role in zip(made, DARK_ROLES, strict=False)]
         lists.append((f"q{query}", rows))
     return Candidates.from_lists(lists), judgements
 
@@ -67,10 +72,11 @@ def make_pairs(candidates):
     return Pairs(*ids, np.array(log_odds, np.float32), teacher)
 
 
-def make_training_set(folder, per_query=4, seed=3, paired=False):
-    texts = make_texts(PASSAGES, 1)
-    store = PassageStore.build(folder / "passages", (Passage(f"p{i}", "", text) for i, text in enumerate(texts)))
-    candidates, judgements = make_candidates()
+def make_training_set(folder, per_query=4, seed=3, paired=False, dark=False):
+    candidates, judgements = make_candidates(dark)
+    ids = [*(f"p{i}" for i in range(PASSAGES)), *sorted({p for p in candidates.passage_ids if p.startswith("dark:")})]
+    texts = zip(ids, make_texts(len(ids), 1), strict=True)
+    store = PassageStore.build(folder / "passages", (Passage(name, "", text) for name, text in texts))
     generator = np.random.default_rng(6)
     members = generator.normal(size=(2, len(candidates))).astype(np.float32)
     scores = members.sum(0)
@@ -78,7 +84,7 @@ def make_training_set(folder, per_query=4, seed=3, paired=False):
     queries = dict(zip([f"q{i}" for i in range(QUERIES)], make_texts(QUERIES, 2, 2, 9), strict=True))
     pairs = place(make_pairs(candidates), candidates, "pairs") if paired else None
     signalled = Signalled(scores, members, pairs)
-    return TrainingSet(queries, judgements, candidates, store, signalled, Draw(per_query, seed))
+    return TrainingSet(queries, judgements, candidates, store, signalled, Draw(per_query, seed, 2))
 
 
 @cache

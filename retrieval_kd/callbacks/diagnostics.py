@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from retrieval_kd.contracts import DARK_ROLES, Evidence, Role, Signal, Signals
+from retrieval_kd.contracts import DARK_ROLES, Evidence, Role, Signal, Signals, has_role
 from retrieval_kd.functional.divergence import masked_log_softmax
 from retrieval_kd.functional.rank_correlation import kendall_tau
 from retrieval_kd.students.student import Student
@@ -86,9 +86,7 @@ def gradient_shares(losses: Mapping[str, Tensor], evidence: Evidence) -> dict[st
 def list_figures(similarities: Tensor, signals: Signals, temperature: float) -> dict[str, Tensor]:
     """What teacher and student say of each query's own list; means over lists, NaN where there is none."""
     scored = ~signals.scores.isnan() & (signals.role != Role.NONE)
-    made = torch.zeros_like(scored)
-    for role in DARK_ROLES:
-        made |= signals.role == role
+    made = has_role(signals.role, DARK_ROLES)
     figures = {
         "kendall_tau": kendall_tau(similarities, signals.scores, scored).nanmean(),
         "teacher_entropy": _entropy(signals.scores / temperature, scored & ~made),

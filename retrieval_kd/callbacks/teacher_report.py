@@ -6,7 +6,7 @@ Plain functions: the report runs as part of a step, before any trainer exists.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ GOOD_ENTROPY = 0.5  # what a suggested temperature aims at
 DEPTH = 10
 MOST_LISTS = 20_000  # a longer input is sampled evenly; the report says how many lists it saw
 ENOUGH_LISTS = 1_000  # to find a temperature, which is needed to two digits
+OF_JUDGEMENTS = ("judged_lists", "positive_on_top", "pairwise_accuracy", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class TeacherReport:
     ndcg: float  # at DEPTH, reranking the list; ideal within the list
     mrr: float  # at DEPTH
     suggested_temperature: float | None  # where the mean normalised entropy is GOOD_ENTROPY
+
+    def with_worth_of(self, other: TeacherReport) -> TeacherReport:
+        """This report with the other's answers to how well the teacher agrees with judgements."""
+        return replace(self, **{name: getattr(other, name) for name in OF_JUDGEMENTS})
 
     def lines(self) -> list[str]:
         """Log lines."""

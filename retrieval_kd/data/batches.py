@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from retrieval_kd.contracts import Batch, Role, Side, Signals, Tokens
+from retrieval_kd.contracts import TARGET_ROLES, Batch, Role, Side, Signals, Tokens, has_role
 from retrieval_kd.data.length_groups import plan_groups
 from retrieval_kd.data.sampler import Item
 from retrieval_kd.data.tokenize import TextTokenizer
@@ -76,7 +76,7 @@ class BatchMaker:
             members = np.full((len(signalled.members), *shape), np.nan, dtype=np.float32)
             members[:, at[0], at[1]] = signalled.members[:, positions]
         return Signals(
-            positive=torch.from_numpy(positive | np.isin(role, (int(Role.POSITIVE), int(Role.PSEUDO_POSITIVE)))),
+            positive=torch.from_numpy(positive | has_role(role, TARGET_ROLES)),
             role=torch.from_numpy(role),
             scores=torch.from_numpy(scores),
             members=torch.from_numpy(members),

@@ -161,6 +161,17 @@ def _built(source: Source, path: Path, passages: Iterable[Passage], titles: bool
         raise UserError(f"{second}: passage id {error.passage_id!r} is given twice, first in {first}") from error
 
 
+def titles_of(source: Source, ids: Iterable[str]) -> dict[str, str]:
+    """Titles of some passages as texts begin with them, of those that have one; in one pass over the source."""
+    wanted = frozenset(ids)
+    found = {}
+    for passage in track(source.passages(), f"{source.name}: titles"):
+        title = ordinary(passage.title).strip()
+        if title and passage.id in wanted:
+            found[passage.id] = title
+    return found
+
+
 def _ordinary(passages: Iterable[Passage]) -> Iterator[Passage]:
     """Passages in which nothing passes for a mark of a hidden part."""
     for passage in passages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,21 @@ COLUMNS = ("query_id", "passage_i", "passage_j", "order", "log_odds", "teacher")
 TEXTS = ("query_id", "passage_i", "passage_j", "order", "teacher")
 FORWARD, BACKWARD = "ij", "ji"  # which passage the teacher read first
 PROBABILITY = "probability"  # a column that may stand for log_odds in a file from elsewhere
+
+
+class ScoredList(NamedTuple):
+    """One query's candidates as the drawing of pairs sees them."""
+
+    scores: np.ndarray  # [n] float32, the teacher's, NaN where none
+    rank: np.ndarray  # [n] in the run that they were mined from, from 1; 0 where it did not list them
+    made: np.ndarray  # [n] bool, dark passages, which no run could list
+
+
+class PairSampler(Protocol):
+    """Says which two passages of a list a judge compares."""
+
+    def draw(self, query_id: str, scored: ScoredList) -> np.ndarray:
+        """int64 [k, 2] places in the list, the one of the higher score first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
 
 @dataclass(frozen=True)
 class Pieces:
-    """A text and where its first tokens stand in it; what comes behind these is left as it is."""
+    """A text and where its first tokens stand in it, behind its title; title and what comes behind are left alone."""
 
     text: str
     spans: Sequence[Span]  # of characters, one for each token
     words: Sequence[int]  # tokens that begin a word
+    title: int = 0  # characters of it, at the beginning
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -45,14 +46,15 @@ class Pieces:
 def put_together(order: Sequence[int], text: Pieces, other: Pieces) -> str:
     """A text of tokens of two, given by their places, those of the other behind those of the first.
 
-    Neighbours of one text keep what stood between them; a space parts all others. The rest of the first text follows.
+    Neighbours of one text keep what stood between them; a space parts all others. The first text's title leads, and
+    what its tokens do not reach follows.
     """
     every = len(text)
     parts = []
     for first, last in _runs(order, every):
         parts.append(text.of(first, last) if last < every else other.of(first - every, last - every))
     rest = text.text[text.spans[-1][1] :] if every else ""
-    whole = " ".join(parts)
+    whole = " ".join([text.text[: text.title], *parts] if text.title else parts)
     return whole + rest if order and order[-1] == every - 1 else f"{whole} {rest.strip()}".strip()
 
 
@@ -71,8 +73,8 @@ class Cutter:
         self.tokenizer = tokenizer
         self.length = max(1, max_length - tokenizer.num_special_tokens_to_add())
 
-    def __call__(self, texts: Sequence[str]) -> list[Pieces]:
-        """Pieces of each text."""
+    def __call__(self, texts: Sequence[str], titles: Sequence[int] | None = None) -> list[Pieces]:
+        """Pieces of each text; of its title, so many characters at the beginning, there are none."""
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -86,13 +88,13 @@ class Cutter:
             return_token_type_ids=False,
         )
         found = []
-        for row, text in enumerate(texts):
+        for row, (text, title) in enumerate(zip(texts, titles or [0] * len(texts), strict=True)):
             owners = encoded.word_ids(row)
             tokens = [
                 (span, owner)
                 for span, owner in zip(encoded["offset_mapping"][row], owners, strict=True)
-                if span[0] < span[1]  # some tokenizers put tokens where the text has nothing
+                if max(title, span[0]) < span[1]  # some tokenizers put tokens where the text has nothing
             ]
             words = [place for place, (_, owner) in enumerate(tokens) if not place or owner != tokens[place - 1][1]]
-            found.append(Pieces(text, [span for span, _ in tokens], words))
+            found.append(Pieces(text, [span for span, _ in tokens], words, title))
         return found

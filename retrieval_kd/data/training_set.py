@@ -8,11 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role, ScoreTeacher, UserError
+from retrieval_kd.contracts import DARK_ROLES, TARGET_ROLES, PassageTexts, Role, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.pairs import PlacedPairs
-
-TARGETS = (Role.POSITIVE, Role.PSEUDO_POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class TrainingSet:
     def list_of(self, query: int, epoch: int) -> np.ndarray:
         """Positions of the candidates that ``query`` shows in ``epoch``: the same for the same seed, on any machine."""
         positions = np.arange(self.offsets[query], self.offsets[query + 1])
-        is_target = np.isin(self.role[positions], TARGETS)
+        is_target = np.isin(self.role[positions], TARGET_ROLES)
         generator = np.random.default_rng((self.draw.seed, epoch, query))
         others = positions[~is_target]
         if self.signalled.pairs is not None:

@@ -21,7 +21,10 @@ LEAST_POINTS = 2
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
 
+THRESHOLD = "train/filter_threshold"  # of several members each on its own scale
+
 Curve = list[tuple[int, float]]
+Panel = tuple[str, str, str]
 # Title, what columns of the log begin with, and the label of the axis; a column stands in the first panel that fits.
 PANELS = (
     ("Teacher's entropy", "diagnostics/teacher_entropy", "nats"),
@@ -29,7 +32,9 @@ PANELS = (
     ("Student and teacher, list by list", "diagnostics/kendall_tau", "Kendall's tau"),
     ("Gradient at the representations", "diagnostics/gradient_share_", "share of the norms"),
     ("Pacing", "train/pacing_", ""),
-    ("Filter", "train/filter_", ""),
+    ("Threshold of the filter", THRESHOLD, "score"),
+    ("Queries that the filter left no negative of their own", "train/filter_emptied", "in a batch"),
+    ("Own negatives that the filter dropped", "train/filter_", "share"),
     ("Validation", "validation/", ""),
     ("Losses", "train/", ""),
 )
@@ -75,14 +80,21 @@ def read_curves(log: Path) -> dict[str, Curve]:
     return {name: curve for name, curve in curves.items() if len(curve) >= LEAST_POINTS}
 
 
-def panels_of(curves: Mapping[str, Curve]) -> dict[tuple[str, str, str], dict[str, Curve]]:
+def panels_of(curves: Mapping[str, Curve]) -> dict[Panel, dict[str, Curve]]:
     """What stands in which panel, in their order; those without a curve are left out."""
-    found: dict[tuple[str, str, str], dict[str, Curve]] = {panel: {} for panel in PANELS}
-    for name, curve in curves.items():
-        panel = next((panel for panel in PANELS if name.startswith(panel[1])), None)
-        if panel is not None:
-            found[panel][name] = curve
-    return {panel: inside for panel, inside in found.items() if inside}
+    found: dict[Panel, dict[str, Curve]] = {}
+    for panel in PANELS:
+        for name, curve in curves.items():
+            if next((one for one in PANELS if name.startswith(one[1])), None) == panel:
+                found.setdefault(_of_member(panel, name), {})[name] = curve
+    return found
+
+
+def _of_member(panel: Panel, name: str) -> Panel:
+    """A panel of its own for each threshold."""
+    title, prefix, label = panel
+    member = name.removeprefix(f"{prefix}_") if prefix == THRESHOLD != name else ""
+    return (f"{title}: {member}", name, label) if member else panel
 
 
 def _draw(panel: Any, title: str, label: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retrieval_kd.contracts import Evidence, ScoreKind, Signals
 from retrieval_kd.filters.account import Account, of_members
-from retrieval_kd.filters.member_scores import MemberScores, targets
+from retrieval_kd.filters.member_scores import MemberScores
 from retrieval_kd.functional.score_kinds import check_threshold
 from retrieval_kd.functional.thresholds import below_share, exceeds_all, quantiles, weakest_target
 
@@ -116,7 +116,7 @@ class Dynamic(nn.Module):
     def forward(self, evidence: Evidence, signals: Signals) -> Tensor:
         """[Q, P] bool, True where kept."""
         scores = self.scores(evidence, signals)
-        own = weakest_target(scores, targets(signals))
+        own = weakest_target(scores, signals.target)
         limits = self.limits(own)
         kept = ~exceeds_all(scores, limits.unsqueeze(-1))
         reported = limits.nanmean(-1) if self.variant == "relative" else self._present(own)
@@ -125,7 +125,7 @@ class Dynamic(nn.Module):
 
     def step(self, evidence: Evidence, signals: Signals, progress: float) -> None:
         """Move the threshold."""
-        own = weakest_target(self.scores(evidence, signals), targets(signals))
+        own = weakest_target(self.scores(evidence, signals), signals.target)
         self.threshold.copy_(VARIANTS[self.variant](self, quantiles(own, self.quantile), progress))
         self.account.warn()
 

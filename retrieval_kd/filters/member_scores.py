@@ -69,11 +69,6 @@ class MemberScores:
         )
 
 
-def targets(signals: Signals) -> Tensor:
-    """[Q, P] bool, the positives that hard-label terms learn from."""
-    return (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
-
-
 def own_negatives(signals: Signals) -> Tensor:
     """[Q, P] bool, what stands in each query's own list and may be a hard-label negative."""
     return (signals.role != Role.NONE) & ~signals.positive & ~signals.dark

@@ -24,10 +24,9 @@ def read_pairs(evidence: Evidence, signals: Signals, hard: int) -> ReadPairs | N
     A text without a word is in no pair; ids are no wider than the longest text among those that are read.
     """
     candidate = (signals.role == Role.HARD) | (signals.role == Role.RANDOM)
-    target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
     scores = evidence.query_passage.detach().masked_fill(~candidate, -torch.inf)
     hardest = scores.topk(min(hard, scores.shape[1])).indices
-    chosen = target | (torch.zeros_like(candidate).scatter(1, hardest, True) & candidate)
+    chosen = signals.target | (torch.zeros_like(candidate).scatter(1, hardest, True) & candidate)
     left, right = evidence.queries, evidence.passages
     query, passage = (chosen & (left["word_lengths"] > 0)[:, None] & (right["word_lengths"] > 0)).nonzero().unbind(1)
     if not len(query):

@@ -24,13 +24,7 @@ def splice(
     cuts_of_positive: Cuts = None,
 ) -> list[int]:
     """A span of the negative gives way to one of the positive, equally long; the longest up to its share that fits."""
-    ours, theirs = _cuts(cuts, negative), _cuts(cuts_of_positive, positive)
-    for size in range(_size(share, len(negative), len(positive)), 0, -1):
-        places, sources = _starts(ours, size), _starts(theirs, size)
-        if len(places) and len(sources):
-            at, out_of = int(generator.choice(places)), int(generator.choice(sources))
-            return [*negative[:at], *positive[out_of : out_of + size], *negative[at + size :]]
-    return list(negative)
+    return _exchange(negative, positive, share, generator, (_cuts(cuts, negative), _cuts(cuts_of_positive, positive)))
 
 
 def append(
@@ -42,13 +36,8 @@ def append(
     cuts_of_positive: Cuts = None,
 ) -> list[int]:
     """A span of the positive behind the negative, whose end gives way to it."""
-    ours, theirs = _cuts(cuts, negative), _cuts(cuts_of_positive, positive)
-    for size in range(_size(share, len(negative), len(positive)), 0, -1):
-        sources = _starts(theirs, size)
-        if len(sources) and len(negative) - size in ours:
-            out_of = int(generator.choice(sources))
-            return [*negative[: len(negative) - size], *positive[out_of : out_of + size]]
-    return list(negative)
+    theirs, ends = _cuts(cuts_of_positive, positive), [len(negative)]
+    return _exchange(negative, positive, share, generator, (_cuts(cuts, negative), theirs), ends)
 
 
 def interleave(
@@ -80,6 +69,26 @@ def delete(tokens: Sequence[int], share: float, generator: np.random.Generator) 
     """A share of the tokens, anywhere, is left out."""
     dropped = _drawn(len(tokens), share, generator)
     return [token for place, token in enumerate(tokens) if place not in dropped]
+
+
+def _exchange(
+    negative: Sequence[int],
+    positive: Sequence[int],
+    share: float,
+    generator: np.random.Generator,
+    cuts: tuple[np.ndarray, np.ndarray],
+    ends: Sequence[int] | None = None,
+) -> list[int]:
+    """The longest span that fits, of the negative's to ``ends`` (None: anywhere), for one of the positive's."""
+    ours, theirs = cuts
+    for size in range(_size(share, len(negative), len(positive)), 0, -1):
+        places, sources = _starts(ours, size), _starts(theirs, size)
+        if ends is not None:
+            places = places[np.isin(places + size, ends)]
+        if len(places) and len(sources):
+            at, out_of = int(generator.choice(places)), int(generator.choice(sources))
+            return [*negative[:at], *positive[out_of : out_of + size], *negative[at + size :]]
+    return list(negative)
 
 
 def _drawn(count: int, share: float, generator: np.random.Generator) -> set[int]:

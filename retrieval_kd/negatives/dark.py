@@ -7,13 +7,13 @@ could not be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role, UserError
+from retrieval_kd.contracts import DARK_ROLES, TARGET_ROLES, PassageTexts, Role, UserError
 from retrieval_kd.data.candidates import Candidate, CandidateList, Candidates
 from retrieval_kd.data.files import text_digest
 from retrieval_kd.data.made_passages import made_id
@@ -21,7 +21,6 @@ from retrieval_kd.data.pieces import Cutter, Pieces, put_together
 from retrieval_kd.data.progress import track
 from retrieval_kd.functional.token_edits import Reinforce, append, delete, interleave, mask, splice
 
-TARGETS = (Role.POSITIVE, Role.PSEUDO_POSITIVE)
 VARIANTS: dict[str, Reinforce] = {"span": splice, "append": append, "words": interleave, "sentences": interleave}
 WEAKEN = ("mask", "delete")
 SOURCES = {Role.DARK_REINFORCED: "reinforced", Role.DARK_MASKED: "masked"}
@@ -46,6 +45,7 @@ class DarkStatistics:
 
     queries: int = 0
     without_positive: int = 0  # queries of which none can be made
+    without_negative: int = 0  # queries of which no negative can be strengthened
     reinforced: int = 0
     masked: int = 0
     unchanged: int = 0  # too short for a span or a mask
@@ -65,7 +65,8 @@ class DarkStatistics:
         dropped = [f"{count:,} {what}" for what, count in reasons.items() if count]
         said = [f"of {self.queries:,} queries: {made}"]
         said += [f"left out: {', '.join(dropped)}"] if dropped else []
-        return said + ([f"{self.without_positive:,} queries have no positive"] if self.without_positive else [])
+        lacking = {"positive": self.without_positive, "hard negative": self.without_negative}
+        return said + [f"{count:,} queries have no {what}" for what, count in lacking.items() if count]
 
     def as_dict(self) -> dict[str, int]:
         """All counts by name."""
@@ -129,17 +130,30 @@ class DarkPassages:
         return self.masked.count > 0 and self.masked.variant == "mask"
 
     def make(
-        self, candidates: Candidates, passages: PassageTexts, statistics: DarkStatistics
+        self,
+        candidates: Candidates,
+        passages: PassageTexts,
+        statistics: DarkStatistics,
+        titles: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[CandidateList, list[Made]]]:
-        """Every list, with what was made for it; made texts differ from each other and from what they are made of."""
+        """Every list, with what was made for it; made texts differ from each other and from what they are made of.
+
+        ``titles`` of those passages that begin with one stay as they are, and are put into no other passage.
+        """
         lists = list(candidates.lists())
         for start in track(range(0, len(lists), TOGETHER), "darken"):
             some = lists[start : start + TOGETHER]
-            ids = list(dict.fromkeys(name for one in some for name in (*_targets(one), *self._bases(one))))
+            ids = self.bases(some)
             assert self.cut is not None
-            pieces = dict(zip(ids, self.cut(passages.texts(passages.rows(ids))), strict=True))
+            texts = passages.texts(passages.rows(ids))
+            title = [_title(text, (titles or {}).get(name, "")) for name, text in zip(ids, texts, strict=True)]
+            pieces = dict(zip(ids, self.cut(texts, title), strict=True))
             for one in some:
                 yield one, self._made(one, pieces, statistics)
+
+    def bases(self, lists: Iterable[CandidateList]) -> list[str]:
+        """The passages of which others are made, each once."""
+        return list(dict.fromkeys(name for one in lists for name in (*_targets(one), *self._bases(one))))
 
     def _bases(self, one: CandidateList) -> list[str]:
         return [name for name, role in zip(one.passage_ids, one.role, strict=True) if role == Role.HARD][
@@ -152,6 +166,7 @@ class DarkPassages:
         statistics.without_positive += not targets
         if not targets:
             return []
+        statistics.without_negative += self.reinforced.count > 0 and not self._bases(one)
         generator = np.random.default_rng(int(text_digest(str(self.seed), one.query_id), 16))
         taken = {pieces[name].text for name in (*targets, *self._bases(one))}
         for role, base, positive, share in self._orders(one, targets, generator):
@@ -211,7 +226,7 @@ def outside_band(candidates: Candidates, scores: np.ndarray, statistics: DarkSta
     for first, last in zip(candidates.offsets[:-1], candidates.offsets[1:], strict=True):
         own, role = scores[first:last], candidates.role[first:last]
         low = np.fmax.reduce(own[role == Role.HARD], initial=-np.inf)
-        high = np.fmax.reduce(own[np.isin(role, TARGETS)], initial=-np.inf)
+        high = np.fmax.reduce(own[np.isin(role, TARGET_ROLES)], initial=-np.inf)
         too_low = dark[first:last] & (own < low)
         too_high = dark[first:last] & (own > (np.inf if high == -np.inf else high)) & ~too_low
         outside[first:last] = too_low | too_high
@@ -223,8 +238,13 @@ def outside_band(candidates: Candidates, scores: np.ndarray, statistics: DarkSta
     return outside
 
 
+def _title(text: str, title: str) -> int:
+    """How many characters a text begins with that are its title."""
+    return len(title) if text.startswith(title) else 0
+
+
 def _targets(one: CandidateList) -> list[str]:
-    return [name for name, role in zip(one.passage_ids, one.role, strict=True) if role in TARGETS]
+    return [name for name, role in zip(one.passage_ids, one.role, strict=True) if role in TARGET_ROLES]
 
 
 def _checked(name: str, settings: Mapping[str, Any], variants: Sequence[str]) -> Kind:

@@ -43,10 +43,7 @@ class Contrastive(nn.Module):
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """A query without a positive or a negative is not counted; every other one is, whatever its pacing."""
         listed = signals.role != Role.NONE
-        if self.by_teacher:
-            target = best_scored(signals.scores, listed & ~signals.dark)
-        else:
-            target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
+        target = best_scored(signals.scores, listed & ~signals.dark) if self.by_teacher else signals.target
         negative = negative & ~target
         if not self.in_batch:
             negative = negative & listed

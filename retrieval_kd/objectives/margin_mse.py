@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import Evidence, Role, Signal, Signals
+from retrieval_kd.contracts import Evidence, Signal, Signals
 from retrieval_kd.functional.divergence import margin_mse, mean_over_queries
 
 
@@ -26,7 +26,7 @@ class MarginMSE(nn.Module):
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """Soft labels: the filter's ``negative`` is not asked."""
         scored = ~signals.scores.isnan()  # of candidates, or of the whole batch where the teacher scores it all
-        positive = scored & ((signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE))
+        positive = scored & signals.target
         other = scored & ~positive
         teacher = signals.scores.nan_to_num(0.0) * self.teacher_scale
         losses = margin_mse(evidence.query_passage * self.student_scale, teacher, positive, other)

@@ -79,7 +79,7 @@ class PassageCentric(nn.Module):
 
     def forward(self, evidence: Evidence, signals: Signals, negative: Tensor, weight: Tensor) -> Tensor:
         """A query that has no negative left is not counted; every other one is, whatever its pacing."""
-        target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
+        target = signals.target
         negative = negative & ~target
         if not self.in_batch:
             negative = negative & (signals.role != Role.NONE)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import DARK_ROLES, Role, Signals
+from retrieval_kd.contracts import DARK_ROLES, Role, Signals, has_role
 from retrieval_kd.functional.confidence import CONFIDENCES, mean_deviation, scattered
 from retrieval_kd.functional.quantiles import threshold_of_share
 from retrieval_kd.functional.ramps import linear
@@ -104,9 +104,8 @@ class SelfPaced(nn.Module):
         listed = _listed(signals)
         if self.confidence == RANDOM:
             return scattered(signals.members, listed, self.seed)
-        target = (signals.role == Role.POSITIVE) | (signals.role == Role.PSEUDO_POSITIVE)
         scores = signals.members.detach().double().nan_to_num(0.0) / self._divisors(signals.members, listed)
-        return CONFIDENCES[self.confidence](scores, target.expand_as(listed), listed).nanmean(0)
+        return CONFIDENCES[self.confidence](scores, signals.target.expand_as(listed), listed).nanmean(0)
 
     @property
     def _remembered(self) -> Tensor:
@@ -127,9 +126,7 @@ class SelfPaced(nn.Module):
 
 def _listed(signals: Signals) -> Tensor:
     """[M, Q, P] scored candidates that were found; the batch's other passages are nobody's list."""
-    found = signals.role != Role.NONE
-    for role in DARK_ROLES:
-        found = found & (signals.role != role)
+    found = (signals.role != Role.NONE) & ~has_role(signals.role, DARK_ROLES)
     return found & ~signals.members.isnan()
 
 

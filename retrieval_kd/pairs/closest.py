@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_kd.contracts import ScoredList, UserError
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.pairs import ScoredList
 from retrieval_kd.pairs.drawn import DrawnPairs, all_pairs
 
 

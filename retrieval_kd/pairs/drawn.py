@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from retrieval_kd.contracts import ScoredList, UserError
+from retrieval_kd.contracts import UserError
 from retrieval_kd.data.files import text_digest
+from retrieval_kd.data.pairs import ScoredList
 
 
 class DrawnPairs(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_kd.contracts import ScoredList
+from retrieval_kd.data.pairs import ScoredList
 from retrieval_kd.pairs.drawn import DrawnPairs, all_pairs
 
 

@@ -102,8 +102,7 @@ class Work:
         for stage in self.stages if self.names["train"] else ():
             _check_training(stage)
         for stage in self.stages if self.names["darken"] or self.names["score"] or self.names["pair"] else ():
-            if stage.candidates.makes_passages:
-                _check_masks(stage)
+            _check_masks(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
             _check_teacher(stage, judged=bool(self.names["pair"]))
 
@@ -192,6 +191,8 @@ def _check_training(plan: Plan) -> None:
 
 def _check_masks(plan: Plan) -> None:
     """Refuse tokenizers without a mask, before the lists are mined whose passages are to have masks."""
+    if not plan.candidates.makes_passages:
+        return
     tokenizer, _ = plan.tokenizer
     if not plan.parts.made(tokenizer).masks:
         return

@@ -143,7 +143,7 @@ class CandidateSteps:
 
         def write(folder: Path) -> Mapping[str, Any]:
             score = dark_scores(lambda: self.teacher(entry), entry, plan.store) if made["band"] else None
-            return darken(folder, entry.collection, mined.make(), plan.parts.made(tokenizer), score)
+            return darken(folder, entry, mined.make(), plan.parts.made(tokenizer), score)
 
         return plan._step(
             "darken",
@@ -168,7 +168,13 @@ class CandidateSteps:
             "label",
             plan._declared("labels") | {"kinds": plan.parts.score_kinds},
             [listed, scored],
-            lambda folder: label(folder, entry.label, listed.make(), scored.make(), plan.parts.labels),
+            lambda folder: label(
+                folder,
+                entry.label,
+                [listed.make(), scored.make()],
+                plan.parts.labels,
+                lambda: self.teacher(entry),
+            ),
             entry.label,
         )
 
@@ -189,16 +195,17 @@ class CandidateSteps:
         plan, members = self.plan, self.plan.parts.to_teach
         if not members:
             return None
-        bare = [entry.label for entry in plan.train_entries if not entry.judged]
-        if bare and len(plan.parts.learned_from) < len(members):
+        judged = [entry for entry in plan.train_entries if entry.judged]
+        if not judged and len(plan.parts.learned_from) < len(members):
+            bare = plan.train_entries[0].label
             raise UserError(
-                f"teacher: a cross-encoder is trained on judgements, and {bare[0]} has none; train.labels={SCORES}"
+                f"teacher: a cross-encoder is trained on judgements, and {bare} has none; train.labels={SCORES}"
                 " learns from another teacher"
             )
         finder = self.at_start
         if finder._has_margin:  # which needs scores: who gives them learns without one
             finder = Plan(changed(finder.plan.cfg, {"negatives.margin": None})).candidates
-        mined = [finder.mined(entry) for entry in plan.train_entries]
+        mined = [finder.mined(entry) for entry in (plan.train_entries if plan.parts.learned_from else judged)]
         scored = [base.scored_as_found(entry) for base in finder.bases.values() for entry in plan.train_entries]
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 

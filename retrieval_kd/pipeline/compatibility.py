@@ -37,6 +37,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     teaching_rules.a_judge_learns_from_what_there_is,
     teaching_rules.hard_labels_have_judgements,
     list_rules.labels_are_of_whole_lists,
+    list_rules.combined_labels_have_a_scale,
     teaching_rules.filter_has_a_hard_label_term,
     student_rules.shared_space_is_there,
     student_rules.terms_take_what_is_made,
@@ -48,6 +49,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     list_rules.made_for_nobody,
     teaching_rules.confidence_knows_a_positive,
     run_rules.batches_divide_over_processes,
+    run_rules.files_teach_every_round,
 )
 
 

@@ -30,7 +30,9 @@ __all__ = ["changed", "compose", "compose_stage", "conf_dir", "plain", "read_ove
 
 MISSING = "???"
 RECORDED = ("overrides", "options")  # what the configuration says of itself
-ANY_TYPE = frozenset({"trainer.devices", "data.split"})  # a number, a list or a word
+# Lightning takes a number, a list or a word; splits are one or several; pacing a number, one for each member, or null.
+ANY_TYPE = frozenset({"trainer.devices", "data.split", "pacing.temperature"})
+NULLABLE = frozenset({"student.start_terms"})  # numbers by default that may be none
 KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
     bool: ("true or false", (bool,)),
     int: ("an integer", (int,)),
@@ -47,8 +49,14 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def compose_stage(stage: Sequence[str], command: Sequence[str]) -> DictConfig:
-    """A stage's overrides, and over them the command's; the command may set keys that this stage does not have."""
-    return _compose((*stage, *command), forgiven=frozenset(command) - frozenset(stage))
+    """A stage's overrides, and over them the command's.
+
+    The command may set keys that this stage does not have; and what the stage sets of an option is left out where the
+    command selects another one of its group.
+    """
+    selected = {override.key_or_group for override in map(_parse_one, command)} & set(conf_tree.options())
+    idle = {text for text in stage if _parse_one(text).key_or_group.partition(".")[0] in selected}
+    return _compose((*stage, *command), forgiven=(frozenset(command) - frozenset(stage)) | idle)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -160,6 +168,7 @@ def _selected(root: Path, selections: tuple[str, ...]) -> bytes:
             for name in _drop_unselected(cfg[group], group):
                 choices = {key: value for key, value in choices.items() if f"@{group}.{name}." not in f"{key}."}
             choices[group] = list(cfg[group])
+        _drop_settings_of_others(cfg, choices, selections)
         cfg.options = choices
     return pickle.dumps(cfg)
 
@@ -171,6 +180,16 @@ def _drop_unselected(nodes: DictConfig, group: str) -> list[str]:
     for name in dropped:
         del nodes[name]
     return dropped
+
+
+def _drop_settings_of_others(cfg: DictConfig, choices: Mapping[str, Any], selections: Sequence[str]) -> None:
+    """Leave out what the experiment sets of an option in whose place the command selected another one."""
+    said = conf_tree.load(f"experiment/{choices['experiment']}") if choices.get("experiment") else {}
+    for group in {text.lstrip("+~").partition("=")[0] for text in selections} - set(conf_tree.multi_select()):
+        option = f"{group}/{choices.get(group)}"
+        for key in said.get(group) or ():
+            if isinstance(cfg.get(group), DictConfig) and key in cfg[group] and not conf_tree.has_key(option, key):
+                del cfg[group][key]
 
 
 def _one_line(error: Exception) -> str:
@@ -242,7 +261,7 @@ def _as_text(default: Any, value: Any) -> bool:
 def _refuse_wrong_type(cfg: DictConfig, key: str, default: Any, value: Any) -> None:
     if key in ANY_TYPE or _open(default) or (isinstance(value, str) and "${" in value):
         return
-    if value is None and (isinstance(default, dict) or _null_at_home(key)):
+    if value is None and (isinstance(default, dict) or key in NULLABLE or _null_at_home(key)):
         return  # a part that is switched off, or a number that only a scale sets
     expected, fitting = KINDS[type(default)]
     if isinstance(value, fitting) and (isinstance(default, bool) or not isinstance(value, bool)):

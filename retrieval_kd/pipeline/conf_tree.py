@@ -55,10 +55,16 @@ def multi_select() -> list[str]:
 
 
 def has_key(name: str, key: str) -> bool:
-    """Whether an option's file has a key at its top, of its own or by a group that it places there."""
+    """Whether an option has a key at its top: its own, by a group that it places there, or of one that it builds on."""
     content = load(name)
-    placed = (group for entry in content.get("defaults", []) if isinstance(entry, Mapping) for group in entry)
-    return key in content or any(group.partition("@")[2].partition(".")[0] == key for group in placed)
+    defaults = [entry for entry in content.get("defaults", []) if entry != "_self_"]
+    placed = (group for entry in defaults if isinstance(entry, Mapping) for group in entry)
+    built_on = (f"{name.rpartition('/')[0]}/{entry}" for entry in defaults if isinstance(entry, str))
+    return (
+        key in content
+        or any(group.partition("@")[2].partition(".")[0] == key for group in placed)
+        or any(has_key(option, key) for option in built_on)
+    )
 
 
 def default_of(key: str) -> tuple[Any, str]:

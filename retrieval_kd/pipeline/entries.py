@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from retrieval_kd.data.collections import (
     collection_digest,
     open_collection,
     passages_digest,
+    titles_of,
 )
 from retrieval_kd.data.folder import ALL
 from retrieval_kd.pipeline import conf_tree
@@ -100,6 +101,10 @@ class Entry:
         own, given = getattr(self.source, "lengths", {}), self.data.get("lengths") or {}
         found = {side: _length(side, given.get(side.value), own.get(side.value)) for side in Side}
         return {side: length for side, length in found.items() if length is not None}
+
+    def titles(self, ids: Iterable[str]) -> dict[str, str]:
+        """Titles of some passages, where texts begin with them."""
+        return titles_of(self.source, ids) if self.data["titles"] else {}
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -19,7 +19,8 @@ SPEED = frozenset({"tokens_per_batch"})  # how many texts an encoder takes at a 
 NOTES = frozenset({"provenance", "score_kind", "white_box", "words"})  # what an option says of itself
 # Raised when a step would write something else for the same config and inputs.
 STEPS = ("index", "search", "encode", "weigh", "mine", "darken", "teach", "score", "label", "pair", "train", "time")
-VERSIONS = dict.fromkeys((*STEPS, "evaluate"), 1) | {"pair": 2}  # 2: what its report counts
+# pair: what its report counts; darken: titles are left alone; label: made passages go with their positives
+VERSIONS = dict.fromkeys((*STEPS, "evaluate"), 1) | {"pair": 2, "darken": 2, "label": 2}
 FILES = frozenset({"name", "path", "token_weights"})  # keys that may name a file or folder, whose content decides then
 WEIGHTS = frozenset({".safetensors", ".json", ".txt", ".model", ".metadata"})  # of a folder, what a model is read from
 

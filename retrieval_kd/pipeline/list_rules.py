@@ -71,3 +71,22 @@ def labels_are_of_whole_lists(config: Config) -> str | None:
         f"labels={option(config, 'labels')} drops passages from lists, and {preferred} needs pairs of all of them;"
         " labels=none, or a stage of its own for either, would fit"
     )
+
+
+def combined_labels_have_a_scale(config: Config) -> str | None:
+    """Thresholds on a teacher's own scores mean something where all lists have one scale."""
+    labels = config["labels"]
+    if labels.get("kind") != "combined" or not labels.get("gives"):
+        return None
+    teacher = config["teacher"].get("base", config["teacher"])
+    scale = teacher.get("scale", 1.0)
+    if teacher.get("normalise") != "min_max":
+        return (
+            f"labels.kind=combined is of scores from 0 to 1, and teacher={option(config, 'teacher')} does not"
+            " bring its scores there; teacher=ensemble with teacher.normalise=min_max, or labels.kind=probability with"
+            " thresholds of that, would fit"
+        )
+    for name in ("positive", "negative"):
+        if not 0 < labels[name] < scale:
+            return f"labels.{name}={labels[name]:g}: combined scores are from 0 to teacher.scale={scale:g}"
+    return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_kd.contracts import UserError
 from retrieval_kd.pipeline.estimates import compares_scores
 from retrieval_kd.pipeline.keys import deciding
-from retrieval_kd.pipeline.needs import JUDGEMENTS, LABELS, SCORES
+from retrieval_kd.pipeline.needs import LABELS, SCORES
 
 if TYPE_CHECKING:
     from retrieval_kd.contracts import PairTeacher
@@ -48,28 +48,30 @@ class Pairing:
         plan, judge, lists = self.plan, self.plan.parts.judge, self.plan.candidates.at_start
         if not judge.get("train"):
             return None
-        self._check_labels(judge["train"]["labels"])
-        mined = [lists.listed(entry) for entry in plan.train_entries]
-        scored = [lists.scored(entry) for entry in plan.train_entries] if judge["train"]["labels"] == SCORES else []
+        entries = self._entries_with(judge["train"]["labels"])
+        mined = [lists.mined(entry) for entry in entries]  # nobody knows what made passages are worth
+        scored = [lists.scored_as_found(entry) for entry in entries] if judge["train"]["labels"] == SCORES else []
         trainer = {name: plan.values["trainer"][name] for name in ("precision", "clip")}
 
         def write(folder: Path) -> Mapping[str, Any]:
             from retrieval_kd.pipeline.steps.teaching import teach_judge  # here: planning does without torch
 
-            return teach_judge(folder, plan, [one.make() for one in mined], [one.make() for one in scored])
+            return teach_judge(folder, plan, entries, [one.make() for one in mined], [one.make() for one in scored])
 
         config = {"judge": deciding("judge", judge), "trainer": trainer}
         return plan._step("teach", config, [*mined, *scored, *self._files()], write, "judge of pairs")
 
-    def _check_labels(self, labels: str) -> None:
-        """Refuse labels that there are none of, before anything is mined."""
+    def _entries_with(self, labels: str) -> list[Entry]:
+        """Training collections that have such labels; told before anything is mined where none has."""
         if labels not in LABELS:
             raise UserError(f"teacher.judge.train.labels is {' or '.join(LABELS)}, got {labels}")
-        bare = [entry.label for entry in self.plan.train_entries if not entry.judged]
-        if labels == JUDGEMENTS and bare:
+        every = self.plan.train_entries
+        found = [entry for entry in every if labels == SCORES or entry.judged]
+        if not found:
             raise UserError(
-                f"teacher.judge.train.labels={labels}: {bare[0]} has none; labels={SCORES} learns from the base"
+                f"teacher.judge.train.labels={labels}: {every[0].label} has none; labels={SCORES} learns from the base"
             )
+        return found
 
     def trainings(self) -> list[Step]:
         """The trainings of the teacher: of members of the score teacher, and of the judge."""

@@ -19,8 +19,9 @@ from retrieval_kd.pipeline.white_box import feature_sizes
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_kd.contracts import Engine, PairSampler, PairTeacher, ScoreTeacher
+    from retrieval_kd.contracts import Engine, PairTeacher, ScoreTeacher
     from retrieval_kd.data.labels import Thresholds
+    from retrieval_kd.data.pairs import PairSampler
     from retrieval_kd.negatives.dark import DarkPassages
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.students.student import Student, Training

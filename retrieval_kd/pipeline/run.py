@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,14 +268,23 @@ def _fill(folder: Path, plan: Plan, results: Sequence[Step]) -> None:
     trains = any(step.name == "train" for result in results for step in result.walk())
     if trains and plan.trained is not None:
         _link(plan.trained.make() / "model", folder / "model")
-        _link(plan.trained.make() / "log.csv", folder / "log.csv")
-        draw_training(folder / "log.csv", folder)
+        _lay_out_logs(folder, plan.trained, plan.trainings)
     join_per_query(judged, folder / "per_query.parquet", of_means)
     with atomic_file(folder / "resolved.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     with atomic_file(folder / METRICS) as path:
         path.write_text(json.dumps(found | {"cost": costs(plan, results)}, indent=1) + "\n")
     _write_manifest(folder, plan, results, plan.entries.evaluate)
+
+
+def _lay_out_logs(folder: Path, last: Step, trainings: Mapping[str, Step]) -> None:
+    """Log and curves of the last training; of several, those of each in a folder of its stage too."""
+    places = {folder: last}
+    if len(trainings) > 1:
+        places |= {folder / "stages" / name: training for name, training in trainings.items()}
+    for place, training in places.items():
+        _link(training.make() / "log.csv", place / "log.csv")
+        draw_training(place / "log.csv", place)
 
 
 def _write_manifest(folder: Path, plan: Plan, results: Sequence[Step], entries: Sequence[Entry]) -> None:

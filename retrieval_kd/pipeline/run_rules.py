@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from retrieval_kd.pipeline.rule_reading import Config
+from retrieval_kd.pipeline.rule_reading import Config, nodes, option
 
 
 def rounds_can_be_counted(config: Config) -> str | None:
     """None of them is nothing to evaluate."""
     rounds = config["recipe"].get("rounds")
     return None if rounds is None or rounds >= 1 else f"recipe.rounds={rounds}: at least 1 is needed"
+
+
+def files_teach_every_round(config: Config) -> str | None:
+    """What a later round finds is new, and a file lists what it lists."""
+    if (config["recipe"].get("rounds") or 1) < 2 or config["negatives"].get("source") != "student":
+        return None
+    for path, node in nodes(config.get("teacher"), "teacher"):
+        if node.get("holds") == "pairs" or node.get("unlisted") == "refuse":
+            fits = "" if node.get("holds") == "pairs" else f"{path}.unlisted=unscored, "
+            return (
+                f"recipe={option(config, 'recipe')} mines anew with each round's student, and {path} is a file"
+                f" that may not list what is found then; {fits}a teacher that scores any text, or recipe=one_stage,"
+                " would fit"
+            )
+    return None
 
 
 def sweeps_run_one_process(config: Config) -> str | None:

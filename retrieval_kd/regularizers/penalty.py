@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from retrieval_kd.contracts import Representations, Role, Signals, UserError
+from retrieval_kd.contracts import TARGET_ROLES, Representations, Role, Signals, UserError, has_role
 from retrieval_kd.functional.ramps import quadratic
 from retrieval_kd.functional.sparsity import flops, flops_by_position
 
@@ -86,7 +86,7 @@ def list_positions(role: Tensor) -> tuple[Tensor, Tensor]:
     the collection's: neighbours there are alike, and positions must not sort them.
     """
     listed = role != Role.NONE
-    target = (role == Role.POSITIVE) | (role == Role.PSEUDO_POSITIVE)
+    target = has_role(role, TARGET_ROLES)
     places = torch.arange(role.numel(), device=role.device).reshape(role.shape)
     scattered = (places + 1) * 2_654_435_761 % (1 << 32)  # Knuth's multiplicative hash
     order = scattered.masked_fill(target, -1).masked_fill(~listed, 1 << 32)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from retrieval_kd.contracts import Batch, Representations, Role, Signals
+from retrieval_kd.contracts import TARGET_ROLES, Batch, Representations, Role, Signals, has_role
 from retrieval_kd.functional.padding import widen
 from retrieval_kd.functional.processes import gather_rows, process_count
 
@@ -42,7 +42,7 @@ def gather_pool(queries: Representations, passages: Representations, batch: Batc
         {name: torch.cat(_gather_with_own_gradient(value)) for name, value in _aligned(queries).items()},
         {name: torch.cat(_gather_with_own_gradient(value))[first] for name, value in _aligned(passages).items()},
         Signals(
-            positive=_match(torch.cat(known), distinct) | (role == Role.POSITIVE) | (role == Role.PSEUDO_POSITIVE),
+            positive=_match(torch.cat(known), distinct) | has_role(role, TARGET_ROLES),
             role=role,
             scores=_spread(signals.scores[None], counts, columns, len(distinct), float("nan"))[0],
             members=_spread(signals.members, counts, columns, len(distinct), float("nan")),

@@ -23,6 +23,7 @@ ROWS = [
     ("alone", "p5", Role.HARD, 2.5),
     ("alone", "p2", Role.HARD, 1.0),
 ]
+MADE_OF = {"p7": "p5"}
 
 
 def make_candidates():
@@ -36,9 +37,9 @@ def make(members=LOGIT, **changes):
     return Thresholds(members=members, **SETTINGS | changes)
 
 
-def labelled(labels, scores=None):
+def labelled(labels, scores=None, made_of=MADE_OF):
     members = np.array([[row[3] for row in ROWS]] if scores is None else scores, np.float32)
-    found, rows, statistics = labels.label(make_candidates(), members)
+    found, rows, statistics = labels.label(make_candidates(), members, made_of)
     pairs = zip(found.row_query_ids(), found.passage_ids, found.role.tolist(), strict=True)
     assert [ROWS[row][:2] for row in rows] == list(zip(found.row_query_ids(), found.passage_ids, strict=True))
     assert found.rank.tolist() == (rows + 1).tolist()  # ranks, sources and rounds stay with their rows
@@ -63,7 +64,7 @@ def test_statistics_tell_where_every_candidate_went():
     assert told.without_negatives == 1  # alone
     assert (told.positives, told.pseudo_positives, told.negatives, told.made) == (1, 2, 2, 1)
     assert (told.above, told.uncertain, told.unscored, told.of_dropped_queries) == (2, 2, 1, 2)
-    kept = told.positives + told.pseudo_positives + told.negatives + told.made
+    kept = told.positives + told.pseudo_positives + told.negatives + told.made + told.made_of_others
     assert kept + told.above + told.uncertain + told.unscored + told.of_dropped_queries == len(ROWS)
     assert len(told.lines()) == 2
 
@@ -105,6 +106,16 @@ def test_a_dark_passage_is_never_a_pseudo_positive():
         assert ("found", "p7", Role.DARK_MASKED) in found
 
 
+def test_a_dark_passage_goes_with_the_positive_that_it_was_made_of():
+    """Else its words would tell what was judged, where judgements are ignored."""
+    found, told = labelled(make(), made_of={"p7": "p4"})  # above the threshold, and not the best
+    assert "p7" not in {row[1] for row in found}
+    assert (told.made, told.made_of_others) == (0, 1)
+    found, told = labelled(make(positives=2), made_of={"p7": "p4"})
+    assert ("found", "p7", Role.DARK_MASKED) in found
+    assert (told.made, told.made_of_others) == (1, 0)
+
+
 def test_all_members_must_agree_or_one_is_named():
     two = {"one": "logit", "other": "probability"}
     scores = [[row[3] for row in ROWS], [0.5] * len(ROWS)]
@@ -141,9 +152,41 @@ def test_nothing_to_label():
         ({"bm25": "similarity"}, {}, "labels.kind=probability, and the teacher's member bm25 gives similarity"),
         ({"a": "similarity", "b": "similarity"}, {"kind": "similarity"}, "labels.member=b would fit"),
         ({"a": None}, {}, "does not say their score_kind"),
+        (LOGIT, {"kind": "combined", "member": "teacher"}, "labels.member=teacher: combined scores are of all"),
     ],
 )
 def test_settings_that_it_refuses(members, changes, words):
     with pytest.raises(ValueError, match=r"labels") as caught:
         make(members, **changes)
     assert words in str(caught.value)
+
+
+def test_thresholds_can_be_of_the_teachers_own_scores():
+    """A list's worst and best are 0 and 1; what only judgements know of takes no part where they are ignored."""
+    seen = []
+
+    def combine(candidates, members):
+        seen.append((candidates.query_ids, members.shape))
+        lists = np.split(members.mean(0), candidates.offsets[1:-1])
+        return np.concatenate([(one - one.min()) / max(1e-9, one.max() - one.min()) for one in lists])
+
+    rows = [
+        ("p0", Role.POSITIVE, 0, 9.0),
+        ("p1", Role.HARD, 1, 4.0),
+        ("p2", Role.HARD, 2, 3.0),
+        ("p3", Role.HARD, 3, 1),
+    ]
+    lists = [("q", [Candidate(name, role, rank, "", 0, 0) for name, role, rank, _ in rows])]
+    lists.append(("none", [Candidate("p0", Role.POSITIVE, 0, "", 0, 1)]))
+    candidates, members = Candidates.from_lists(lists), np.array([[*(row[3] for row in rows), 5.0]] * 2, np.float32)
+    labels = make({"bm25": "similarity", "minilm": "similarity"}, kind="combined", judged="ignore")
+    found, kept, told = labels.label(candidates, members, None, combine)
+    assert seen == [(["q"], (2, 3))]
+    assert list(zip(found.passage_ids, found.role.tolist(), strict=True)) == [
+        ("p1", Role.PSEUDO_POSITIVE),
+        ("p3", Role.HARD),
+    ]
+    assert kept.tolist() == [1, 3]
+    assert (told.unfound, told.uncertain, told.without_positive) == (1, 1, 1)
+    kept_judged, *_ = make({"bm25": None}, kind="combined").label(candidates, members, None, combine)
+    assert (kept_judged.passage_ids, kept_judged.query_ids) == (["p0", "p3", "p0"], ["q", "none"])

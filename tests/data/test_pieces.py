@@ -72,3 +72,16 @@ def test_hiding_keeps_the_text(cut):
     assert text == TEXT
     assert spans[0] == pieces.spans[0]
     assert cut([]) == []
+
+
+def test_a_title_leads_and_is_in_no_piece(cut):
+    """Here the first two words."""
+    title = len("Red bird")
+    (pieces,) = cut([TEXT], [title])
+    (whole,) = cut([TEXT])
+    assert pieces.spans == [span for span in whole.spans if span[1] > title]
+    assert put_together(list(range(len(pieces))), pieces, pieces) == TEXT
+    assert put_together([], pieces, pieces).startswith("Red bird")
+    other = len(pieces) + whole.words[3]  # its fourth word, in place of everything
+    assert put_together([other], pieces, whole).startswith("Red bird ")
+    assert pieces.hiding([0]).startswith("Red bird ")

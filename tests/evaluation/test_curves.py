@@ -2,18 +2,29 @@ import pytest
 
 from retrieval_kd.evaluation.curves import draw_training, panels_of, read_curves
 
-LOG = """diagnostics/kendall_tau,diagnostics/teacher_entropy,epoch,step,train/loss,train/filter_share,validation/ndcg@10
-,,0,4,2.5,,
-0.25,0.5,0,9,2.0,0.1,
-,,0,14,nan,,0.4
-0.5,0.75,0,19,1.5,0.2,
+COLUMNS = (
+    "diagnostics/kendall_tau",
+    "diagnostics/teacher_entropy",
+    "epoch",
+    "step",
+    "train/loss",
+    "train/filter_share",
+    "validation/ndcg@10",
+    "train/filter_threshold_bm25",
+    "train/filter_threshold_minilm",
+)
+ROWS = """
+,,0,4,2.5,,,,
+0.25,0.5,0,9,2.0,0.1,,14,0.5
+,,0,14,nan,,0.4,,
+0.5,0.75,0,19,1.5,0.2,,13,0.6
 """
 
 
 @pytest.fixture
 def log(tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text(LOG)
+    path.write_text(",".join(COLUMNS) + ROWS)
     return path
 
 
@@ -30,7 +41,9 @@ def test_each_curve_stands_in_its_panel(log):
     assert {title: set(curves) for (title, _, _), curves in panels.items()} == {
         "Teacher's entropy": {"diagnostics/teacher_entropy"},
         "Student and teacher, list by list": {"diagnostics/kendall_tau"},
-        "Filter": {"train/filter_share"},
+        "Threshold of the filter: bm25": {"train/filter_threshold_bm25"},
+        "Threshold of the filter: minilm": {"train/filter_threshold_minilm"},
+        "Own negatives that the filter dropped": {"train/filter_share"},
         "Losses": {"train/loss"},
     }
 

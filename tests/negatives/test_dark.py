@@ -240,3 +240,25 @@ def test_a_tokenizer_without_a_mask_token(tokenizer, passages):
     with pytest.raises(UserError, match=r"some-tokenizer has no mask token.*masked\.variant=delete"):
         make(Without(), passages)
     DarkPassages(SPAN, MASK | {"variant": "delete"}, 8, False, 1, 1, Without())
+
+
+@pytest.mark.parametrize("variant", ["span", "append", "words", "sentences"])
+@pytest.mark.parametrize("weakened", ["mask", "delete"])
+def test_titles_stay_and_go_nowhere_else(tokenizer, passages, variant, weakened):
+    """Here the first three words of each passage; p18 is all title."""
+    lists = make_lists()
+    titles = {name: " ".join(text_of(passages, name).split()[:3]) for name in set(lists.passage_ids) | {"p18"}}
+    settings = {"reinforced": SPAN | {"variant": variant}, "masked": MASK | {"variant": weakened}}
+    dark = DarkPassages(**settings, max_length=64, band=False, per_query=4, seed=1, tokenizer=tokenizer)
+    made = [one for _, own in dark.make(lists, passages, DarkStatistics(), titles) for one in own]
+    assert len(made) > 12
+    for one in made:
+        text, spans = unmarked(one.text)
+        assert text.startswith(titles[one.base])
+        assert all(start >= len(titles[one.base]) for start, _ in spans)
+        if one.role == Role.DARK_REINFORCED:
+            assert titles[one.positive] not in text
+    alone = [("q", [Candidate("p18", Role.POSITIVE, 0, "judgements", 0, 1)])]
+    statistics = DarkStatistics()
+    ((_, own),) = dark.make(Candidates.from_lists(alone), passages, statistics, titles)
+    assert (own, statistics.unchanged) == ([], 3)

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 from evidence_case import SCORES, make_evidence, make_signals, value_and_gradient
+from torch.nn import functional as F
 
-from retrieval_kd.contracts import Signal
+from retrieval_kd.contracts import Role, Signal
 from retrieval_kd.objectives.listwise_kl import ListwiseKL
 
 SCORED = [[0, 1], [1, 2, 3, 4], [0, 3, 5]]  # the dark passage 4 is distilled where it is a candidate
@@ -101,3 +102,16 @@ def test_a_teacher_of_the_whole_batch_is_heard_about_every_passage():
     loss = ListwiseKL(1.0, 1.0, "exclude")(make_evidence(similarities), signals, signals.positive, torch.ones(3))
     teacher, student = whole.softmax(1), similarities.log_softmax(1)
     assert loss.item() == pytest.approx((teacher * (teacher.log() - student)).sum(1).mean().item(), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:reduction")
+def test_the_mean_is_over_queries_and_not_over_the_passages_of_their_lists():
+    """Torch's ``batchmean``; ``mean``, as RocketQAv2's code has it, is smaller by the length of the lists."""
+    generator = torch.Generator().manual_seed(7)
+    teacher, student = (torch.randn(4, 128, generator=generator) for _ in range(2))
+    role = torch.full((4, 128), int(Role.HARD), dtype=torch.int8)
+    signals = make_signals(role, teacher, role == Role.POSITIVE)
+    found = ListwiseKL(1.0, 1.0, "exclude")(make_evidence(student), signals, ~signals.positive, torch.ones(4))
+    given = student.log_softmax(-1), teacher.log_softmax(-1)
+    torch.testing.assert_close(found, F.kl_div(*given, log_target=True, reduction="batchmean"))
+    torch.testing.assert_close(found, 128 * F.kl_div(*given, log_target=True, reduction="mean"))

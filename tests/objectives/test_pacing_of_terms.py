@@ -1,4 +1,4 @@
-"""The weight of a query is on every term that learns from a teacher, and on no other."""
+"""The weight of a query is on every term that learns from a teacher, and on no other; the filter is for the others."""
 
 from dataclasses import replace
 
@@ -23,12 +23,13 @@ SOFT = [
 ]
 
 
-def gradient(term, weight):
+def gradient(term, weight, kept=None):
     signals = replace(
         make_signals(), pairs=torch.tensor([[0, 0, 1], [1, 1, 2], [1, 3, 2], [2, 0, 5]]), log_odds=torch.arange(4.0)
     )
     similarities = (torch.arange(18.0).view(3, 6) / 5).sin().requires_grad_()
-    value = term(make_evidence(similarities), signals, make_negative(signals), torch.tensor(weight))
+    negative = make_negative(signals) if kept is None else make_negative(signals) & kept
+    value = term(make_evidence(similarities), signals, negative, torch.tensor(weight))
     return torch.autograd.grad(value, similarities)[0]
 
 
@@ -42,3 +43,11 @@ def test_soft_labels_are_weighted_query_by_query(term):
 
 def test_hard_labels_are_not():
     assert torch.equal(gradient(Contrastive(1.0, True), [0.0, 1.0, 0.25]), gradient(Contrastive(1.0, True), [1.0] * 3))
+
+
+@pytest.mark.parametrize("term", SOFT)
+def test_soft_labels_keep_the_list_whole_whatever_the_filter_drops(term):
+    dropped = torch.zeros(3, 6, dtype=torch.bool)
+    assert torch.equal(gradient(term, [1.0] * 3, dropped), gradient(term, [1.0] * 3))
+    hard = Contrastive(1.0, True)
+    assert not torch.equal(gradient(hard, [1.0] * 3, dropped), gradient(hard, [1.0] * 3))

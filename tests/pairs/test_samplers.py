@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from retrieval_kd.contracts import ScoredList, UserError
+from retrieval_kd.contracts import UserError
+from retrieval_kd.data.pairs import ScoredList
 from retrieval_kd.pairs.closest import ClosestPairs
 from retrieval_kd.pairs.disagreement import DisagreementPairs
 from retrieval_kd.pairs.uniform import UniformPairs
@@ -23,7 +24,7 @@ def scored():
     scores[[3, 7]] = np.nan
     rank = generator.permutation(12) + 1
     rank[[0, 5]] = 0
-    return ScoredList(scores, rank.astype(np.int32))
+    return ScoredList(scores, rank.astype(np.int32), np.zeros(12, bool))
 
 
 def ranked(scored):
@@ -74,8 +75,20 @@ def test_disagreement_is_with_the_run(scored):
     rank = [one or 999 for one in scored.rank.tolist()]
     expected = {(order[a], order[b]) for a in range(10) for b in range(a + 1, 10) if rank[order[a]] > rank[order[b]]}
     assert set(everything(DisagreementPairs, {}, scored)) == expected
-    agreeing = ScoredList(scored.scores, np.argsort(np.argsort(-scored.scores)) + 1)
+    agreeing = scored._replace(rank=np.argsort(np.argsort(-scored.scores)) + 1)
     assert everything(DisagreementPairs, {}, agreeing) == []
+
+
+def test_of_made_passages_the_run_says_nothing(scored):
+    """They have no rank because no run could list them, not because it did not find them."""
+    order = ranked(scored)
+    made = np.zeros(12, bool)
+    made[order[:2]] = True
+    found = everything(DisagreementPairs, {}, scored._replace(rank=np.where(made, 0, scored.rank), made=made))
+    whole = everything(DisagreementPairs, {}, scored)
+    assert set(found) == {pair for pair in whole if not made[list(pair)].any()}
+    assert 0 < len(found) < len(whole)
+    assert any(made[list(pair)].any() for pair in everything(UniformPairs, {}, scored._replace(made=made)))
 
 
 def test_the_closest_are_of_the_smallest_differences(scored):
@@ -86,8 +99,8 @@ def test_the_closest_are_of_the_smallest_differences(scored):
 
 
 def test_short_lists_give_what_they_have():
-    one = ScoredList(np.array([1.0, np.nan], np.float32), np.array([1, 2]))
-    two = ScoredList(np.array([1.0, 1.0], np.float32), np.array([1, 2]))
+    one = ScoredList(np.array([1.0, np.nan], np.float32), np.array([1, 2]), np.zeros(2, bool))
+    two = one._replace(scores=np.array([1.0, 1.0], np.float32))
     for sampler, settings in SAMPLERS:
         assert sampler(per_query=3, top=9, seed=0, **settings).draw("q", one).shape == (0, 2)
     assert UniformPairs(3, 9, 0).draw("q", two).tolist() == [[0, 1]]

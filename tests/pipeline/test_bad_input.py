@@ -1,6 +1,7 @@
 """What a user gets wrong is told by the command line in one line, with code 2, and nothing is left half-written."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -267,3 +268,35 @@ def test_the_folder_of_another_config(command, small, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
     (tmp_path / "out" / "manifest.json").unlink()
     assert "holds files that no run of ours wrote" in command("evaluate", *own)[2][-1]
+
+
+# ---- lists of which nothing can be made or learned
+
+
+@pytest.fixture
+def without_positives(folder):
+    """Everything is judged, and nothing relevant."""
+    path = folder / "qrels" / "train.tsv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(line.rpartition("\t")[0] + "\t0" for line in lines)]) + "\n")
+    return f"data.path={folder}"
+
+
+@pytest.mark.slow
+def test_lists_without_a_positive(refused, without_positives):
+    line = refused("train", without_positives, "objective=[contrastive]")
+    assert line.startswith("objective.contrastive needs positives, and none of 12 lists of mine/train has one")
+    line = refused("darken", without_positives, "negatives=dark")
+    assert line.startswith("negatives=dark: nothing could be made for 12 queries (12 queries have no positive)")
+
+
+def test_texts_shorter_than_a_span_or_a_mask(refused, folder):
+    """A word each: there is no part of it to put in or to hide."""
+    for name in ("corpus", "queries"):
+        path = folder / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("\n".join(json.dumps(row | {"title": "", "text": "red"}) for row in rows) + "\n")
+    line = refused("darken", f"data.path={folder}", "negatives=dark")
+    assert line.startswith("negatives=dark: nothing could be made for 12 queries (left out: ")
+    assert "too short to be changed" in line
+    assert line.endswith("negatives=hard would fit")

@@ -31,6 +31,8 @@ def changed(config, changes):
 
 TERM = "objective/contrastive"
 FILE = {"_target_": "retrieval_kd.teachers.raw_scores.RawScores"}
+COMBINED = {"gives": ["judgements"], "kind": "combined", "positive": 0.9, "negative": 0.1}
+ROUNDS = {"rounds": 2, "stages": {}}
 SOFT = {"listwise_kl": {"needs": ["score"], "weight": 1.0}}
 HARD = {"contrastive": {"needs": ["judgements"], "weight": 1.0}}
 DYNAMIC = {"filter": {"_target_": "retrieval_kd.filters.dynamic.Dynamic"}, "options/filter": "dynamic"}
@@ -309,6 +311,24 @@ CASES = [
         {**PACED, "pacing/confidence": "margin", "data/judgements": "none", "objective": SOFT},
         ["pacing.confidence=margin", "data=python_docs", "pacing.confidence=certainty"],
         {**PACED, "pacing/confidence": "certainty", "data/judgements": "none", "objective": SOFT},
+    ),
+    (
+        "combined_labels_have_a_scale",
+        {"labels": COMBINED, "teacher/normalise": "z_score"},
+        ["labels.kind=combined", "teacher=ensemble", "teacher.normalise=min_max"],
+        {"labels": COMBINED},
+    ),
+    (
+        "combined_labels_have_a_scale",
+        {"labels": COMBINED | {"positive": 1.5}},
+        ["labels.positive=1.5", "teacher.scale=1"],
+        {"labels": COMBINED | {"positive": 1.5}, "teacher/scale": 2.0},
+    ),
+    (
+        "files_teach_every_round",
+        {"recipe": ROUNDS, "negatives/source": "student", "teacher/scorer": FILE | {"unlisted": "refuse"}},
+        ["recipe=one_stage mines anew", "teacher.scorer is a file", "teacher.scorer.unlisted=unscored"],
+        {"recipe": ROUNDS, "negatives/source": "student", "teacher/scorer": FILE | {"unlisted": "unscored"}},
     ),
     (
         "batches_divide_over_processes",

@@ -170,6 +170,7 @@ def test_options_are_the_files():
 def test_what_only_a_scale_sets_can_be_unset():
     assert compose(["encoder.layers=null"]).encoder.layers is None
     assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
+    assert compose(["student=sparse", "student.start_terms=null"]).student.start_terms is None
     with pytest.raises(UserError, match=r"trainer\.epochs=null"):
         compose(["trainer.epochs=null"])
 
@@ -188,3 +189,25 @@ def test_an_experiments_temperatures_follow_the_student(student, temperature):
     assert terms["pairwise"]["student_temperature"] == terms["contrastive"]["temperature"] == temperature
     said = plain(compose(["experiment=pairdistill", "objective.pairwise.student_temperature=0.3"]))["objective"]
     assert said["pairwise"]["student_temperature"] == 0.3
+
+
+def test_what_a_stage_sets_of_an_option_is_left_out_where_the_command_selects_another():
+    stage = ["labels=thresholds", "labels.judged=ignore", "objective=[contrastive]", "objective.contrastive.weight=0.9"]
+    cfg = compose_stage(stage, ["labels=none", "objective=[listwise_kl]"])
+    assert (cfg.options.labels, list(cfg.objective)) == ("none", ["listwise_kl"])
+    assert compose_stage(stage, ["objective=[contrastive,listwise_kl]"]).objective.contrastive.weight == 0.9
+    with pytest.raises(UserError, match=r"labels\.judged: labels=none has no such key"):
+        compose_stage(["labels.judged=ignore"], ["seed=1"])
+
+
+def test_what_an_experiment_sets_of_an_option_that_the_command_replaced_is_left_out():
+    cfg = compose(["experiment=adam", "pacing=none", "negatives=hard"])
+    assert set(cfg.pacing) == {"_target_"}
+    assert "made" not in cfg.negatives
+    kept = compose(["experiment=adam", "negatives=dark", "pacing=self_paced"])
+    assert (kept.pacing.share.start, kept.negatives.made.reinforced.count, kept.negatives.pool) == (0.3, 4, 32)
+
+
+@pytest.mark.parametrize(("said", "found"), [("null", None), ("{bm25:3,minilm:0.05}", {"bm25": 3, "minilm": 0.05})])
+def test_pacings_temperature_is_a_number_one_for_each_member_or_none(said, found):
+    assert compose(["pacing=self_paced", f"pacing.temperature={said}"]).pacing.temperature == found

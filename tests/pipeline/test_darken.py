@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from training_case import make_training
 
 from retrieval_kd.contracts import DARK_ROLES, Role, ScoreKind, UserError
 from retrieval_kd.data.batches import BatchMaker
+from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.masks import has_masks
 from retrieval_kd.data.representations import StoredRepresentations
 from retrieval_kd.data.score_store import ScoreStore
@@ -50,6 +52,10 @@ def lists(plan, entry):
     return read_lists(plan.candidates.darkened(entry).make(), entry.collection)
 
 
+def origins_of(plan, entry):
+    return pq.read_table(plan.candidates.darkened(entry).path / "made.parquet").to_pylist()
+
+
 def made_rows(candidates):
     return np.flatnonzero(np.isin(candidates.role, DARK_ROLES))
 
@@ -67,9 +73,38 @@ def test_what_is_made_is_listed_and_found_by_its_id(plan, entry, lists):
     assert record["made"] == len(rows) > 60
     assert record["queries"] == 12
     assert record["seconds_per_100k_lists"] > 0
-    origins = pq.read_table(plan.candidates.darkened(entry).path / "made.parquet").to_pylist()
+    origins = origins_of(plan, entry)
     assert {one["passage_id"] for one in origins} == set(ids)
     assert (entry.collection.passages.rows([one["base"] for one in origins]) >= 0).all()
+
+
+def test_titles_are_left_alone(plan, entry, lists):
+    """Passage p3 begins with its title, t3."""
+    _, passages = lists
+    origins = origins_of(plan, entry)
+    for one in origins:
+        (text,) = passages.texts(passages.rows([one["passage_id"]]))
+        title = f"t{one['base'][1:]} "
+        assert text.startswith(title)
+        assert f"t{one['positive'][1:]} " not in text.removeprefix(title)
+
+
+def test_where_judgements_are_ignored_no_made_passage_tells_what_was_judged(small):
+    labels = ["labels=thresholds", "labels.judged=ignore", "labels.kind=similarity", "labels.positive=2"]
+    plan = Plan(compose([*small, *BM25_TEACHER, *DARK, *labels, "labels.negative=1.5"]))
+    entry = plan.train_entries[0]
+    labelled = Candidates.read(plan.candidates.labelled(entry).make() / "candidates.parquet")
+    told = json.loads((plan.candidates.labelled(entry).path / "statistics.json").read_text())
+    made_of = {one["passage_id"]: one["positive"] for one in origins_of(plan, entry)}
+    left = 0
+    for one in labelled.lists():
+        roles = one.role.tolist()
+        positives = {name for name, role in zip(one.passage_ids, roles, strict=True) if role == Role.PSEUDO_POSITIVE}
+        dark = [name for name, role in zip(one.passage_ids, roles, strict=True) if role in DARK_ROLES]
+        assert {made_of[name] for name in dark} <= positives
+        left += len(dark)
+    assert left == told["made"]
+    assert told["made_of_others"] > 0
 
 
 def test_the_same_seed_makes_the_same_bytes(plan, entry, small, ensemble, tmp_path):
@@ -223,6 +258,27 @@ def test_a_wrong_setting_is_told_before_anything_is_mined(small, ensemble, tmp_p
         with pytest.raises(UserError, match=r"negatives\.made\.masked\.share"):
             what()
     assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["a cross-encoder", "a bi-encoder", "a judge"])
+def test_a_teacher_without_a_mask_is_told_before_anything_is_mined(small, ensemble, tiny, tmp_path, written, who):
+    other = tmp_path / "maskless"
+    shutil.copytree(tiny, other)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (other / name).exists():
+            settings = json.loads((other / name).read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+            (other / name).write_text(json.dumps({key: value for key, value in settings.items() if "mask" not in key}))
+    says = {
+        "a cross-encoder": ["teacher=pointwise", f"teacher.scorer.name={other}"],
+        "a bi-encoder": [f"teacher.members.minilm.encoder.encoder.name={other}"],
+        "a judge": ["teacher=pairwise", f"teacher.judge.name={other}", "objective=[listwise_kl,pairwise]"],
+    }
+    store = f"store={tmp_path / 'store'}"
+    with pytest.raises(UserError, match=rf"{other} has no mask token.*masked\.variant=delete") as caught:
+        go(*small, *DARK, *says[who], store)
+    assert "\n" not in str(caught.value)
+    assert written == []
 
 
 def test_explain_tells_what_is_made_and_that_it_is_a_reconstruction(small, ensemble):

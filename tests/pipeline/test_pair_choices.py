@@ -260,6 +260,30 @@ def test_pair_trains_two_stages_on_its_labels(small, out):
     last = Plan(compose([*small, *experiment])).trained
     steps = {step.key: step.name for step in last.walk()}
     assert sorted(name for name in steps.values() if name in ("label", "train")) == ["label", "label", "train", "train"]
+    logs = [out / "log.csv", *(out / "stages" / stage / "log.csv" for stage in ("pretrain", "finetune"))]
+    columns = [set(log.read_text().splitlines()[0].split(",")) for log in logs]
+    assert ["train/passage_centric" in one for one in columns] == [False, True, False]
+    assert logs[0].read_text() == logs[2].read_text()
+    assert all((log.parent / "diagnostics.svg").stat().st_size > 0 for log in logs)
+
+
+def test_pair_without_pseudo_labels_has_the_same_stages(small):
+    """The first stage sets a key of labels=thresholds, which then nobody has."""
+    trainings = Plan(compose([*small, "experiment=pair", *BM25_TEACHER, "labels=none"])).trainings
+    assert list(trainings) == ["pretrain", "finetune"]
+    assert [step.name for step in trainings["finetune"].walk() if step.name in ("label", "train")] == ["train", "train"]
+
+
+def test_the_report_is_about_the_lists_that_are_learned_from(small, out):
+    """Softmax and spread are those of what labels left; agreement is that with all that was found."""
+    plan = Plan(compose([*small, *LABELS, "objective=[contrastive,listwise_kl]"]))
+    labelled = Candidates.read(plan.candidates.learned(plan.train_entries[0]).make() / "candidates.parquet")
+    mined = Candidates.read(plan.candidates.listed(plan.train_entries[0]).make() / "candidates.parquet")
+    report = json.loads((plan.training().make() / "report.json").read_text())
+    assert len(labelled) < len(mined)
+    assert report["total_lists"] == len(labelled.query_ids)
+    assert report["judged_lists"] == len(mined.query_ids)
+    assert 0 < report["pairwise_accuracy"] < 1
 
 
 def test_pair_runs_by_the_recipe_that_is_asked_for(small):

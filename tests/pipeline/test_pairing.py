@@ -225,6 +225,17 @@ def test_without_judgements_the_scores_teach_the_judge_and_the_student(small, ou
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["judgements", "scores"])
+def test_a_judge_is_trained_on_what_was_found(small, labels):
+    """Nobody knows what made passages are worth; so their making asks for no other judge."""
+    said = [*small, *PAIRED, f"teacher.judge.train.labels={labels}"]
+    hard, dark = (Plan(compose([*said, f"negatives={name}"])) for name in ("hard", "dark"))
+    assert dark.pairing.taught().key == hard.pairing.taught().key
+    entry = dark.train_entries[0]
+    assert dark.pairing.paired(entry).key != hard.pairing.paired(entry).key
+
+
 def test_target_teacher_trains_the_judge(small, out):
     go(*small, *PAIRED, *TRAINED, "target=teacher", f"output_dir={out}")
     assert (out / "judge" / "model.safetensors").exists()

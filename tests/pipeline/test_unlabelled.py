@@ -75,6 +75,16 @@ def test_what_needs_judgements_is_told_before_anything_is_mined(unlabelled, writ
 
 
 @pytest.mark.slow
+def test_of_several_collections_those_with_judgements_train_a_teacher(small, bare, things):
+    train = f"data.train={{judged: {{path: {things}, split: train}}, bare: {{path: {bare}, split: all}}}}"
+    said = [*small, train, "objective=[listwise_kl,pairwise]", "teacher=pairwise", "teacher@teacher.base=pointwise"]
+    plan = Plan(compose(said))
+    for taught in plan.pairing.trainings():
+        assert [one.about for one in taught.inputs if getattr(one, "name", "") == "mine"] == ["judged/train"]
+    assert {one.about for one in plan.training().walk() if one.name == "mine"} >= {"judged/train", "bare/all"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [["recipe=one_stage"], ["recipe=iterative", "recipe.rounds=2"]])
 def test_the_whole_recipe_runs(unlabelled, out, caplog, recipe):
     caplog.set_level("INFO", "retrieval_kd")

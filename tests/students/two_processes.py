@@ -10,6 +10,7 @@ from torch import nn
 from training_case import SineTeacher, make_batch, make_student, make_training, make_training_set
 
 from retrieval_kd.contracts import Side
+from retrieval_kd.filters.dynamic import Dynamic
 from retrieval_kd.pacing.self_paced import SelfPaced
 from retrieval_kd.students.bi_encoder import BiEncoder
 from retrieval_kd.students.gather import gather_pool
@@ -42,6 +43,14 @@ CASES = {
     "sentence_features, asked together": {"names": ["sentence_features"], "together": True},
     "teachers of their own": {"names": ["listwise_kl", "listwise_kl_zero"], "own": ["listwise_kl_zero"]},
     "regularizer, no teacher": {"names": ["contrastive"], "penalty": True, "taught": False},
+    "made passages, cached": {
+        "names": ["contrastive", "listwise_kl", "passage_centric_released"],
+        "gradient_cache": True,
+        "dark": True,
+    },
+    "dynamic filter": {"names": ["contrastive"], "filtered_by": "teacher"},
+    "dynamic filter by the student": {"names": ["contrastive", "passage_centric_joint"], "filtered_by": "student"},
+    "dynamic filter, made passages": {"names": ["contrastive", "listwise_kl"], "filtered_by": "teacher", "dark": True},
 }
 
 
@@ -66,6 +75,12 @@ def make_pacing():
     """Takes half of the queries."""
     share = {"start": 0.5, "end": 0.5, "until": 1.0}
     return SelfPaced("probability", "hard", share, 1.0, 64, 42)
+
+
+def make_filter(by):
+    """Follows the positives' scores, from the first batch on."""
+    members = {"one": "similarity", "other": "similarity"}
+    return Dynamic(members, by, None, "similarity", "ema_quantile", None, None, 0.5, 0.1, 0.95, None)
 
 
 class MeanNorm(nn.Module):
@@ -125,11 +140,13 @@ def step(
     paced=False,
     together=False,
     own=(),
+    filtered_by=None,
 ):
-    """Loss and gradients of one step, averaged over processes as DDP does."""
+    """Loss and gradients of one step, averaged over processes as DDP does, and the state that a filter is left in."""
     student = late_student(checkpoint) if late else dense_student(checkpoint, shared)
     parts = {"regularizer": MeanNorm()} if penalty else {}
     parts |= {"pacing": make_pacing()} if paced else {}
+    parts |= {"filter": make_filter(filtered_by)} if filtered_by else {}
     # Not sharper: a temperature of .05 makes rounding twenty times as large.
     student.prepare(make_training(names, gradient_cache, temperature=1.0, **parts))
     counting, objective = Counting(), student.training_parts.objective
@@ -154,7 +171,14 @@ def step(
         for value in gradients.values():
             dist.all_reduce(value)
             value /= processes
-    return loss.item() / processes, gradients
+    return loss.item() / processes, gradients, filter_state(student) if filtered_by else None
+
+
+def filter_state(student):
+    """Thresholds behind their step, and the share that was dropped before it."""
+    student.on_before_zero_grad(None)
+    keep = student.training_parts.filter
+    return torch.cat([keep.threshold, keep.figures["filter_share"][None]])
 
 
 def pool(training_set, checkpoint):
@@ -185,17 +209,19 @@ def dist_rank():
 
 
 def everything(folder, checkpoint):
-    sets = {paired: make_training_set(folder / str(paired), paired=paired) for paired in (False, True)}
+    kinds = {"plain": {}, "paired": {"paired": True}, "dark": {"dark": True}}
+    sets = {kind: make_training_set(folder / kind, **settings) for kind, settings in kinds.items()}
     steps = {}
     for name, settings in CASES.items():
         settings = dict(settings)
-        steps[name] = step(sets[settings.pop("paired", False)], checkpoint, **settings)
-    return steps, pool(sets[False], checkpoint)
+        kind = next((kind for kind in kinds if settings.pop(kind, False)), "plain")
+        steps[name] = step(sets[kind], checkpoint, **settings)
+    return steps, pool(sets["plain"], checkpoint)
 
 
 def second(file, folder, checkpoint):
     """The whole life of the second process; its losses go into a file."""
     join(1, file)
     steps, _ = everything(folder, checkpoint)
-    torch.save({name: loss for name, (loss, _) in steps.items()}, folder / "losses.pt")
+    torch.save({name: (loss, state) for name, (loss, _, state) in steps.items()}, folder / "losses.pt")
     dist.destroy_process_group()

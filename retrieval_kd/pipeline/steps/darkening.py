@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_kd.contracts import DARK_ROLES, Passage, PassageTexts, ScoreTeacher, UserError
-from retrieval_kd.data.candidates import Candidate, Candidates
+from retrieval_kd.data.candidates import Candidate, CandidateList, Candidates
 from retrieval_kd.data.files import atomic_file
 from retrieval_kd.data.made_passages import MADE, texts_beside
 from retrieval_kd.data.passages import PassageStore
@@ -24,7 +24,6 @@ from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.scoring import member_scores
 
 if TYPE_CHECKING:
-    from retrieval_kd.data.collections import Collection
     from retrieval_kd.pipeline.entries import Entry
 
 log = logging.getLogger(__name__)
@@ -34,13 +33,12 @@ ORIGINS = "made.parquet"
 Score = Callable[[Candidates, PassageTexts], np.ndarray]
 
 
-def darken(
-    folder: Path, collection: Collection, mined: Path, dark: DarkPassages, score: Score | None
-) -> dict[str, Any]:
+def darken(folder: Path, entry: Entry, mined: Path, dark: DarkPassages, score: Score | None) -> dict[str, Any]:
     """Mined candidates and what was made of them, the texts of these, and of what each was made."""
-    found, passages = read_lists(mined, collection)
+    found, passages = read_lists(mined, entry.collection)
+    titles = entry.titles(dark.bases(found.lists()))
     statistics, started = DarkStatistics(), time.perf_counter()
-    making = _Making(dark, found, passages, statistics)
+    making = _Making(dark.make(found, passages, statistics, titles), statistics)
     PassageStore.build(folder / MADE, making.texts(), titles=False)
     candidates = Candidates.from_lists(making.lists)
     seconds = time.perf_counter() - started
@@ -64,10 +62,8 @@ def darken(
 class _Making:
     """Lists and texts in one pass: the texts are stored as they come."""
 
-    def __init__(
-        self, dark: DarkPassages, candidates: Candidates, passages: PassageTexts, statistics: DarkStatistics
-    ) -> None:
-        self._made_of = dark.make(candidates, passages, statistics)
+    def __init__(self, made_of: Iterable[tuple[CandidateList, Sequence[Made]]], statistics: DarkStatistics) -> None:
+        self._made_of = made_of
         self.statistics = statistics
         self.lists: list[tuple[str, list[Candidate]]] = []
         self.made: dict[str, Made] = {}
@@ -96,6 +92,14 @@ def dark_scores(teacher: Callable[[], ScoreTeacher], entry: Entry, store: Path) 
         return combine_scores(candidates, members, built, np.isin(candidates.role, DARK_ROLES))
 
     return score
+
+
+def made_of(folder: Path) -> dict[str, str]:
+    """The positive of which each passage in a step's folder was made, by their ids; empty where none was made."""
+    if not (folder / ORIGINS).exists():
+        return {}
+    origins = pq.read_table(folder / ORIGINS, columns=["passage_id", "positive"])
+    return dict(zip(origins["passage_id"].to_pylist(), origins["positive"].to_pylist(), strict=True))
 
 
 def _write_origins(path: Path, made: Mapping[str, Made]) -> None:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrieval_kd.contracts import UserError
+from retrieval_kd.contracts import DARK_ROLES, ScoreTeacher, UserError
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.labels import Thresholds
-from retrieval_kd.pipeline.steps.mining import CANDIDATES
+from retrieval_kd.data.training_set import combine_scores
+from retrieval_kd.pipeline.steps.darkening import made_of
+from retrieval_kd.pipeline.steps.lists import CANDIDATES
 from retrieval_kd.pipeline.steps.scoring import SCORES
 
 log = logging.getLogger(__name__)
 
 
-def label(folder: Path, about: str, listed: Path, scored: Path, labels: Thresholds) -> dict[str, Any]:
-    """Labelled candidates, the members' raw scores of them, and where the others went."""
+def label(
+    folder: Path, about: str, found: Sequence[Path], labels: Thresholds, teacher: Callable[[], ScoreTeacher]
+) -> dict[str, Any]:
+    """Labelled candidates, the members' raw scores of them, and where the others went; they were listed, and scored."""
+    listed, scored = found
     candidates, members = Candidates.read(listed / CANDIDATES), np.load(scored / SCORES)
-    labelled, rows, statistics = labels.label(candidates, members)
+
+    def combine(some: Candidates, raw: np.ndarray) -> np.ndarray:
+        return combine_scores(some, raw, teacher(), np.isin(some.role, DARK_ROLES))
+
+    labelled, rows, statistics = labels.label(candidates, members, made_of(listed), combine)
     for line in statistics.lines():
         log.info("label: %s: %s", about, line)
     if not len(labelled):

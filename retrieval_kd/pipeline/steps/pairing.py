@@ -11,18 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_kd.callbacks.pair_report import JudgedPairs, PairReport, pair_report
-from retrieval_kd.contracts import (
-    DARK_ROLES,
-    PairSampler,
-    PairTeacher,
-    PassageTexts,
-    Role,
-    ScoredList,
-    ScoreJudge,
-    UserError,
-)
+from retrieval_kd.contracts import DARK_ROLES, PairTeacher, PassageTexts, Role, ScoreJudge, UserError, has_role
 from retrieval_kd.data.candidates import Candidates
-from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, place
+from retrieval_kd.data.pairs import BACKWARD, FORWARD, Pairs, PairSampler, ScoredList, place
 from retrieval_kd.data.score_store import ScoreStore
 from retrieval_kd.pipeline.steps.lists import read_lists
 from retrieval_kd.pipeline.steps.scoring import signalled
@@ -74,9 +65,9 @@ def drawn_by(sampler: PairSampler) -> Draw:
     """Every query's pairs as a sampler draws them."""
 
     def draw(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
-        found = [np.empty((0, 2), np.int64)]
+        found, made = [np.empty((0, 2), np.int64)], has_role(candidates.role, DARK_ROLES)
         for query_id, first, last in _bounds(candidates):
-            scored = ScoredList(scores[first:last], candidates.rank[first:last])
+            scored = ScoredList(scores[first:last], candidates.rank[first:last], made[first:last])
             found.append(first + sampler.draw(query_id, scored))
         rows = np.concatenate(found)
         if not len(rows):

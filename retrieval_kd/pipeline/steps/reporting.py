@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_kd.callbacks.agreement import agreement
-from retrieval_kd.callbacks.teacher_report import DEPTH, reranking_ndcg, teacher_report
+from retrieval_kd.callbacks.teacher_report import DEPTH, TeacherReport, reranking_ndcg, teacher_report
 from retrieval_kd.contracts import Side, Signal
-from retrieval_kd.pipeline.steps.lists import read_lists
+from retrieval_kd.data.candidates import Candidates
+from retrieval_kd.pipeline.steps.lists import CANDIDATES, read_lists
 from retrieval_kd.pipeline.steps.pairing import PAIR_REPORT, read_report, report_fields
 from retrieval_kd.pipeline.steps.scoring import REPORT, signalled
 
@@ -80,17 +81,20 @@ class _Lists:
 
 def _of_teacher(one: Asked, plan: Plan, lists: _Lists) -> dict[str, Any]:
     """The fields of one teacher's report, logged too."""
-    candidates, entry, scores = lists.candidates, lists.entry, lists.scores(one)
-    temperatures = _temperatures(one, plan)
-    report = teacher_report(
-        scores, candidates.role, candidates.offsets, (temperatures or [1.0])[0], relevance=candidates.relevance
-    )
+    entry, scores, temperatures = lists.entry, lists.scores(one), _temperatures(one, plan)
+    temperature = (temperatures or [1.0])[0]
+    report = _reported(scores, lists.candidates, temperature)
+    if one.term is None and plan.parts.labels_by_teacher and entry.label in {one.label for one in plan.train_entries}:
+        labelled = Candidates.read(plan.candidates.learned(entry).make() / CANDIDATES)
+        said = signalled(plan.candidates.told(entry).make(), labelled, one.steps.teacher(entry)).scores
+        # Labels leave nothing to be right about.
+        report = _reported(said, labelled, temperature).with_worth_of(report)
     for line in report.lines():
         log.info(line.replace("teacher", one.key, 1))
     taught = lists.ndcg(scores[lists.few]) if entry.judged else None
     start = None if taught is None else lists.start
     if taught is not None:
-        queries = min(REPORTED_QUERIES, len(candidates.query_ids))
+        queries = min(REPORTED_QUERIES, len(lists.candidates.query_ids))
         told = (one.key, queries, entry.label, DEPTH, taught, start)
         log.info("%s: on %d lists of %s nDCG@%d %.3f, the student as it starts %.3f", *told)
     warnings = replace(report, ndcg=float("nan") if taught is None else taught).warnings(start, bool(temperatures))
@@ -100,6 +104,10 @@ def _of_teacher(one: Asked, plan: Plan, lists: _Lists) -> dict[str, Any]:
     content = {**vars_of(report), "start_ndcg": start, "teacher_ndcg": taught, "warnings": warnings}
     learned = {base.key: _beside(one, scores, base, lists) for base in one.bases}
     return content | ({"learned_from": learned} if learned else {})
+
+
+def _reported(scores: np.ndarray, candidates: Candidates, temperature: float) -> TeacherReport:
+    return teacher_report(scores, candidates.role, candidates.offsets, temperature, relevance=candidates.relevance)
 
 
 def _beside(one: Asked, scores: np.ndarray, base: Asked, lists: _Lists) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hydra.utils import get_method
 from pytorch_lightning.loggers import CSVLogger
 
 from retrieval_kd.callbacks.validation import RankingTask
-from retrieval_kd.contracts import PassageTexts, Side
+from retrieval_kd.contracts import TARGET_ROLES, PassageTexts, Side, Signal, UserError, has_role
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.in_batch_scores import InBatchScores, in_batch_scores
 from retrieval_kd.data.made_passages import texts_beside
@@ -25,6 +25,7 @@ from retrieval_kd.data.training_set import Draw, Signalled, TrainingSet
 from retrieval_kd.data.vector_store import VectorStore
 from retrieval_kd.evaluation.measures import prepare
 from retrieval_kd.pipeline.build import build
+from retrieval_kd.pipeline.needs import asking, needs_of
 from retrieval_kd.pipeline.steps.lists import CANDIDATES
 from retrieval_kd.pipeline.steps.pairing import PAIRS
 from retrieval_kd.pipeline.steps.reporting import report_pairs, report_teachers
@@ -69,6 +70,7 @@ def train(folder: Path, plan: Plan, validation: Entry | None) -> dict[str, Any]:
 def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
     collection, lists, negatives = entry.collection, plan.candidates, plan.values["negatives"]
     candidates = Candidates.read(lists.learned(entry).make() / CANDIDATES)
+    _refuse_without_positives(plan, entry, candidates)
     passages = texts_beside(collection.passages, lists.listed(entry).make())
     return TrainingSet(
         collection.queries,
@@ -83,6 +85,16 @@ def _training_set(plan: Plan, entry: Entry) -> TrainingSet:
         Draw(negatives["per_query"], plan.values["seed"], negatives.get("made", {}).get("per_query", 0)),
         _in_batch(plan, entry, candidates, passages),
     )
+
+
+def _refuse_without_positives(plan: Plan, entry: Entry, candidates: Candidates) -> None:
+    """Hard labels that nobody has would be learned in silence, by a loss of 0."""
+    hard = [path for path, part in asking(plan.values) if Signal.JUDGEMENTS in needs_of(part)]
+    if hard and not has_role(candidates.role, TARGET_ROLES).any():
+        raise UserError(
+            f"{hard[0]} needs positives, and none of {len(candidates.query_ids):,} lists of {entry.label} has one; soft"
+            " labels alone would fit, such as objective=[listwise_kl]"
+        )
 
 
 def _in_batch(plan: Plan, entry: Entry, candidates: Candidates, passages: PassageTexts) -> InBatchScores | None:

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from hydra.utils import get_method
 from torch.utils.data import DataLoader
 
-from retrieval_kd.contracts import DARK_ROLES, PassageTexts, Role
+from retrieval_kd.contracts import PassageTexts, Role
 from retrieval_kd.data.batches import GROUP_OVERHEAD
 from retrieval_kd.data.candidates import Candidates
 from retrieval_kd.data.length_groups import plan_groups
@@ -61,6 +61,8 @@ def teach(folder: Path, plan: Plan, finder: CandidateSteps) -> dict[str, Any]:
     for name in plan.parts.to_teach:
         lists: list[LabelledList] = []
         for entry in plan.train_entries:
+            if name not in bases and not entry.judged:
+                continue  # others have judgements to learn from
             candidates = Candidates.read(finder.mined(entry).make() / CANDIDATES)
             labels = _told(bases[name], entry, candidates) if name in bases else np.maximum(candidates.relevance, 0)
             lists += labelled_lists(entry.collection, candidates, labels.astype(np.float32))
@@ -73,17 +75,18 @@ def _told(base: CandidateSteps, entry: Entry, candidates: Candidates) -> np.ndar
     return signalled(base.scored_as_found(entry).make(), candidates, base.teacher(entry)).scores
 
 
-def teach_judge(folder: Path, plan: Plan, mined: Sequence[Path], scored: Sequence[Path]) -> dict[str, Any]:
+def teach_judge(
+    folder: Path, plan: Plan, entries: Sequence[Entry], mined: Sequence[Path], scored: Sequence[Path]
+) -> dict[str, Any]:
     """Train the judge of pairs on judgements, or on the order of the score teacher, into a folder of its name."""
     how = plan.parts.judge["train"]
     lists: list[WorthList] = []
-    for number, entry in enumerate(plan.train_entries):
+    for number, entry in enumerate(entries):
         candidates, passages = read_lists(mined[number], entry.collection)
         if how["labels"] == SCORES:
             worth = signalled(scored[number], candidates, plan.candidates.teacher(entry)).scores
         else:
             worth = np.where(candidates.role == Role.POSITIVE, np.maximum(candidates.relevance, 1), 0.0)
-            worth[np.isin(candidates.role, DARK_ROLES)] = np.nan  # nobody judged what was made
         lists += worth_lists(entry.collection, candidates, passages, worth)
     return {"members": {"judge": _train_judge(plan.parts.judge, lists, plan, folder / "judge")}}
 
