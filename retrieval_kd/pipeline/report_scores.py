@@ -64,7 +64,7 @@ def _lists(row: Reported, scores: Path) -> Path | None:
 def _of_members(place: Path, lists: Path, known: list[str]) -> Iterator[tuple[Axes, list[Series]]]:
     scores = np.load(place / SCORES, mmap_mode="r")
     step = max(1, scores.shape[1] // MOST)
-    roles = pq.read_table(lists, columns=["role"])["role"].to_numpy().astype(str)[::step]
+    roles = np.array(pq.ParquetFile(lists).read(columns=["role"])["role"].to_pylist())[::step]
     members = json.loads((place / RECORD).read_text())["members"]
     for (name, kind), values in zip(members.items(), scores, strict=True):
         some = np.asarray(values[::step], dtype=np.float64)
