@@ -40,7 +40,7 @@ def read_per_query(path: Path, collection: str, split: str, measure: str) -> dic
     """Values of one measure by query id."""
     if not path.is_file():
         raise UserError(f"{path}: there are no measures by query; run evaluate first")
-    # Not ``read_table`` with filters, which first imports what reads whole folders, and pandas with it: most of a second.
+    # Not ``read_table`` with filters, which first imports what reads whole folders, and pandas with it.
     table = pq.ParquetFile(path).read()
     for column, wanted in (("collection", collection), ("split", split), ("measure", measure)):
         table = table.filter(pc.equal(table[column], wanted))
