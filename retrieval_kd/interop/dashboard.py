@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,7 +41,6 @@ def sections(objectives: Sequence[str], measures: Sequence[str]) -> list[Section
         *(Panel(term.removeprefix(LOSSES), (term,)) for term in terms),
         Panel("Regularizer", (f"{LOSSES}penalty",)),
     )
-    told = [(title, prefix) for title, prefix, _ in PANELS if prefix not in (LOSSES, VALIDATION)]
     quality = (
         Panel("nDCG@10 on the validation queries", (f"{VALIDATION}ndcg@10",)),
         *(Panel(f"{measure}, evaluated", (f"evaluation/{measure}",), bars=True) for measure in measures),
@@ -49,10 +48,19 @@ def sections(objectives: Sequence[str], measures: Sequence[str]) -> list[Section
     cost = tuple(Panel(title, (f"cost/{key}",), bars=True) for key, (title, _) in COSTS.items())
     return [
         Section("Losses per objective", losses),
-        Section("Diagnostics", tuple(Panel(title, pattern=f"^{prefix}") for title, prefix in told)),
+        Section("Diagnostics", tuple(_diagnostics())),
         Section("nDCG by step", quality),
         Section("Cost", cost),
     ]
+
+
+def _diagnostics() -> Iterator[Panel]:
+    """The panels that are drawn beside a run; those of one kind are one, since a pattern leaves nothing out."""
+    told = {prefix: title for title, prefix, _ in PANELS if prefix not in (LOSSES, VALIDATION)}
+    for prefix, title in told.items():
+        kin = [one for one in told if one != prefix and (one.startswith(prefix) or prefix.startswith(one))]
+        if not any(prefix.startswith(one) for one in kin):
+            yield Panel(prefix.rpartition("/")[2].strip("_").capitalize() if kin else title, pattern=f"^{prefix}")
 
 
 def as_json(name: str, project: str, entity: str | None, shown: Sequence[Section]) -> dict[str, Any]:
