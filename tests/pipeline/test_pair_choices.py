@@ -150,7 +150,7 @@ WORD_LEVEL = "objective=[contrastive,listwise_kl,word_level]"
         (["teacher=pointwise", "scorer@teacher.scorer=language_model"], ["objective.word_level needs attention"]),
         (
             ["teacher=pointwise", "scorer@teacher.scorer=run_file", "teacher.scorer.path=x"],
-            ["objective.word_level needs attention", "scorer@teacher.scorer=cross_encoder would fit"],
+            ["objective.word_level needs attention", "scorer@teacher.scorer=cross_encoder or"],
         ),
         (["teacher=pointwise", "student=sparse"], ["needs attention", "student=sparse has none of queries"]),
     ],
@@ -176,7 +176,7 @@ def test_other_tokens_are_told_before_the_first_step(small, tmp_path, tiny, writ
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     (other / "vocab.txt").unlink(missing_ok=True)
     overrides = [WORD_LEVEL, "teacher=pointwise", f"teacher.scorer.name={other}", f"store={tmp_path / 'store'}"]
-    with pytest.raises(UserError, match=r"objective\.word_level compares attention token by token") as caught:
+    with pytest.raises(UserError, match=r"objective\.word_level shows its teacher the student's tokens") as caught:
         train(compose([*small, *overrides]))
     assert str(other) in str(caught.value)
     assert "encoder.name=tiny" in str(caught.value)
