@@ -106,7 +106,7 @@ def _draw(panel: Any, title: str, label: str, curves: Mapping[str, Sequence[tupl
         )
     panel.set_title(title, fontsize=10)
     panel.set_xlabel("step")
-    panel.set_ylabel(label)
+    panel.set_ylabel(label or (next(iter(curves)) if len(curves) == 1 else ""))
     panel.grid(color="#dddddd", linewidth=0.6)
     if len(curves) > 1:
         panel.legend(frameon=False, fontsize=8)
