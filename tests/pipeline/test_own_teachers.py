@@ -79,7 +79,11 @@ def test_who_learns_from_the_same_is_trained_once(small, ensemble, plan):
     place = "teacher.scorer.train.teacher"
     members = [one.replace("teacher.", f"{place}.", 1) for one in ensemble]
     white = ["teacher=pointwise", f"+teacher@{place}=ensemble", "teacher.scorer.train.labels=scores"]
-    alone = Plan(compose([*small, *white, *members, *same]))
+    said = [
+        f"teacher.scorer.train.{key}={plan.values['objective']['word_level']['teacher']['scorer']['train'][key]}"
+        for key in ("negatives", "learning_rate")
+    ]
+    alone = Plan(compose([*small, *white, *said, *members, *same]))
     assert alone.candidates.taught().key == plan.teachers[1].steps.taught().key
 
 

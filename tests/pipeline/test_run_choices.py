@@ -146,11 +146,11 @@ def test_without_judgements_the_teacher_alone_teaches(small, out, caplog):
 def test_several_collections(trained, small, ensemble, things, out):
     evaluate = f"data.evaluate={{one: {{split: dev}}, two: {{path: {things}, split: test}}}}"
     found = metrics(go(*small, *ensemble, evaluate, f"output_dir={out}"))["collections"]
-    assert {label: one["queries"] for label, one in found.items()} == {"one/dev": 4, "two/test": 8}
+    assert {label: one["queries"] for label, one in found.items()} == {"one/dev": 4, "two/test": 8, "mean/all": 12}
     assert found["two/test"] == metrics(trained)["collections"]["things/test"]
     assert sorted(path.name for path in (out / "runs").iterdir()) == ["one.dev.trec", "two.test.trec"]
     table = pq.read_table(out / "per_query.parquet").to_pylist()
-    assert {(row["collection"], row["split"]) for row in table} == {("one", "dev"), ("two", "test")}
+    assert {(row["collection"], row["split"]) for row in table} == {("one", "dev"), ("two", "test"), ("mean", "all")}
 
 
 def test_engines_without_a_student_train_none(small, out, written):
