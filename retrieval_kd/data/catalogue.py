@@ -27,6 +27,7 @@ class Catalogue:
         cache: Folder that remembers the digests of unchanged files.
         download: Whether absent files may be fetched.
         verify: Whether files of another size than the listed one are refused.
+        terms: What users agree to, told before anything is fetched.
     """
 
     def __init__(
@@ -36,22 +37,24 @@ class Catalogue:
         cache: Path | str | None = None,
         download: bool = True,
         verify: bool = True,
+        terms: str = "",
     ) -> None:
         self.name = name
         self._downloads = downloads
         self._cache = Path(cache) if cache else None
         self._may_download, self._verify = download, verify
+        self._terms = terms
         self._here = False
 
     def missing(self) -> list[Download]:
         """Files that would have to be fetched."""
         return missing(self._downloads())
 
-    def bring(self, terms: str = "") -> None:
+    def bring(self) -> None:
         """Make sure that all files are here, and whole as far as sizes tell."""
         if not self._here:
             files = self._downloads()
-            fetch(self.name, files, self._may_download, terms)
+            fetch(self.name, files, self._may_download, self._terms)
             for file in files if self._verify else ():
                 file.check()
             self._here = True

@@ -199,9 +199,8 @@ def _some_passages(source: Source, store: Path, everything: PassageStore, titles
 def _straight(source: Source, store: Path, whole: Path, titles: bool, limit: Limit) -> tuple[PassageStore, Absent]:
     """The same part out of a source that is not stored: it is read twice, and the rest is never written."""
     path = _limited_place(source, store, titles, limit)
-    note = path.with_suffix(
-        ".absent.json"
-    )  # judged ids without a passage; written first, so it is there with the store
+    # Judged ids without a passage; written first, so it is there with the store.
+    note = path.with_suffix(".absent.json")
     if not (path.exists() and note.exists()):
         named = {passage for split in source.splits() for judged in _judged(source, split) for passage in judged}
         drawn, rows = look_through(track(source.passages(), f"{source.name}: choosing passages"), named)

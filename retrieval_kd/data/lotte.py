@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from retrieval_kd.contracts import Passage, UserError
 from retrieval_kd.data.catalogue import Catalogue, refuse_split
 from retrieval_kd.data.downloads import Download, home, listed, reading
+from retrieval_kd.data.files import atomic_folder
 from retrieval_kd.data.judgements import Judgements
 from retrieval_kd.data.names import nearest_of
 from retrieval_kd.data.rows import opened, read_rows
+
+log = logging.getLogger(__name__)
 
 FAMILY = "lotte"
 TOPICS = ("writing", "recreation", "science", "technology", "lifestyle", "pooled")
@@ -32,6 +37,7 @@ class Lotte:
         verify: Whether files of another size than the listed one are refused.
     """
 
+    same_ids = False  # questions and passages are numbered apart
     lengths: Mapping[str, int] = {"passage": 300}  # tokens, as in ColBERTv2's evaluation
 
     def __init__(
@@ -101,7 +107,7 @@ class Lotte:
         self._files.bring()
         folder = home() / FAMILY / UNPACKED
         if not folder.exists():
-            self._files.path(f"{FAMILY}/{self._id}", "docs")
+            _unpack(listed(FAMILY, "source").path, folder)
         path = folder / "lotte" / self._id / file
         if not path.is_file():
             raise UserError(
@@ -109,3 +115,10 @@ class Lotte:
                 f" is not there then, {listed(FAMILY, 'source').path} is half a download, to be deleted too"
             )
         return path
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """As ir_datasets does it, but whole or not at all, also if the process is killed."""
+    log.info("%s: unpacking to %s", archive, folder)
+    with reading(archive), atomic_folder(folder) as temporary, tarfile.open(archive, "r|gz") as stream:
+        stream.extractall(temporary, filter="data")

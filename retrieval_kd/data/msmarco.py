@@ -53,6 +53,8 @@ class MsMarco:
         verify: Whether files of another size than the listed one are refused.
     """
 
+    same_ids = False  # queries and passages are numbered apart
+
     def __init__(
         self,
         splits: Sequence[str],
@@ -76,7 +78,7 @@ class MsMarco:
         self._titles = Path(title_file) if titles and title_file else None
         if self._titles and not self._titles.is_file():
             raise UserError(f"data.title_file={self._titles}: there is no such file; lines of 'passage id <tab> title'")
-        self._files = Catalogue(name, self._downloads, cache, download, verify)
+        self._files = Catalogue(name, self._downloads, cache, download, verify, TERMS)
         self._judged: dict[str, Judgements] = {}
         self._asked: dict[str, dict[str, str]] = {}
 
@@ -97,7 +99,7 @@ class MsMarco:
 
     def digest(self) -> str:
         """Name the content by the files that it is read from."""
-        self._files.bring(TERMS)
+        self._files.bring()
         parts: list[str | Path] = ["msmarco", self._corpus]
         parts += [str(self._is_repaired), self._titles or ""]
         for split in self.declared_splits:
@@ -112,7 +114,7 @@ class MsMarco:
 
     def passages(self) -> Iterator[Passage]:
         """Stream the collection in its order, its characters repaired."""
-        self._files.bring(TERMS)
+        self._files.bring()
         path = self._corpus
         change = None if self._is_repaired else repaired
         with reading(path), opened(path, MEMBER) as stream:

@@ -23,21 +23,25 @@ COLUMNS = ("passage id", "text", "title")
 
 
 class Asked(NamedTuple):
-    """Questions: of ir_datasets (id, key in its list) by split, and DPR's own test file."""
+    """Questions: of ir_datasets (id, key in its list) by split, and DPR's own test file with its number of rows."""
 
     listed: Mapping[str, tuple[str, str]]
     test: str
+    questions: int
 
 
 SETS = {
     "nq": Asked(
         {"train": ("natural-questions/train", "nq-train"), "dev": ("natural-questions/dev", "nq-dev")},
         "nq-test.qa.csv",
+        3_610,
     ),
     "triviaqa": Asked(
-        {"train": ("trivia-qa/train", "tqa-train"), "dev": ("trivia-qa/dev", "tqa-dev")}, "trivia-test.qa.csv.gz"
+        {"train": ("trivia-qa/train", "tqa-train"), "dev": ("trivia-qa/dev", "tqa-dev")},
+        "trivia-test.qa.csv.gz",
+        11_313,
     ),
-    "squad": Asked({}, "squad1-test.qa.csv"),
+    "squad": Asked({}, "squad1-test.qa.csv", 10_570),
 }
 
 
@@ -59,8 +63,10 @@ class OpenQuestions:
         splits: The splits that are read; the files of others are not asked for. None for all.
         cache: Folder that remembers the digests of unchanged files.
         download: Whether absent files may be fetched.
-        verify: Whether files of another size than the listed one are refused.
+        verify: Whether files of another size than the listed one, or another number of questions, are refused.
     """
+
+    same_ids = False  # questions and passages are numbered apart
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class OpenQuestions:
         self.name = name
         self.declared_splits = wanted
         self._files = Catalogue(name, self._downloads, cache, download, verify)
+        self._verify = verify
         self._judged: dict[str, Judgements] = {}
         self._read: dict[str, list[Question]] = {}
 
@@ -168,11 +175,21 @@ class OpenQuestions:
         if split not in self._read:
             self._files.bring()
             if split == "test":
-                self._read[split] = read_questions(self._test_file)
+                self._read[split] = self._tested()
             else:
                 records = self._files.records(self._id(split))
                 self._read[split] = [Question(one.query_id, one.text, tuple(one.answers)) for one in records]
         return self._read[split]
+
+    def _tested(self) -> list[Question]:
+        """The test questions; of their files no checksum is published, so their number is looked at."""
+        found, expected = read_questions(self._test_file), SETS[self.name].questions
+        if self._verify and len(found) != expected:
+            raise UserError(
+                f"{self._test_file}: {len(found):,} questions, {expected:,} expected: half a download, or another file;"
+                " delete it to fetch it again; data.verify=false reads it as it is"
+            )
+        return found
 
 
 def unquoted(text: str) -> str:

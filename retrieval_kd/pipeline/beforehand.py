@@ -5,6 +5,7 @@ Only what is still to be made is looked at: with all steps done nothing is built
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -37,6 +38,8 @@ from retrieval_kd.pipeline.white_box import check_white_boxes
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.artifacts import Step
     from retrieval_kd.pipeline.entries import Entry
+
+log = logging.getLogger(__name__)
 
 COUNTING_SECONDS = 5  # for a large collection that no step has counted; what was counted till then is there for certain
 DISTINCT = 0.5  # share of the most passages that lists may name: popular ones stand in many lists
@@ -96,6 +99,7 @@ class Work:
             check_place("store", self.plan.store)
             self.check_parts()
             self.check_room()
+            self.tell_chosen()
 
     def check_parts(self) -> None:
         """Build what is cheap to build; constructors name the setting that they refuse."""
@@ -105,6 +109,24 @@ class Work:
             _check_masks(stage)
         for stage in self.stages if self.names["score"] or self.names["pair"] else ():
             _check_teacher(stage, judged=bool(self.names["pair"]))
+
+    def tell_chosen(self) -> None:
+        """Warn where a model is chosen by the very queries on which it is reported."""
+        for stage in self.stages if self.names["train"] else ():
+            trainer, validation = stage.values["trainer"], stage.entries.validation
+            chosen = [f"trainer.patience={trainer['patience']}"] if trainer["patience"] is not None else []
+            chosen += ["trainer.select=best"] if trainer["select"] == "best" else []
+            if trainer["validate_every"] is None or validation is None or not chosen:
+                continue
+            if any(validation.label == one.label or validation.key == one.key for one in self.evaluated):
+                log.warning(
+                    "%s: the model is chosen on %s, on which it is reported too; name other queries by"
+                    " data.validation={NAME: {split: …}}, evaluate others by data.split, or take trainer.select=last"
+                    " and trainer.patience=null",
+                    " ".join(chosen),
+                    validation.label,
+                )
+                return
 
     def check_room(self) -> None:
         """Refuse a store on a file system that cannot hold what is still to be made."""

@@ -65,6 +65,11 @@ class Entry:
         """Whether there are judgements."""
         return self.data["judgements"] != NONE and self.source.judgements(self.split) is not None
 
+    @property
+    def same_ids(self) -> bool:
+        """Whether a query and a passage of the same id are the same text; elsewhere they are numbers by chance."""
+        return bool(getattr(self.source, "same_ids", True))
+
     @cached_property
     def measured(self) -> bool:
         """Whether there is anything to evaluate against: judgements, or answers."""
@@ -88,12 +93,14 @@ class Entry:
         """Refuse measures of answers where there are none."""
         from retrieval_kd.evaluation.measures import asks_answers
 
-        of_answers = [name for name in asked if asks_answers(name)]
-        if of_answers and not isinstance(self.source, Answered | Unread):
-            raise UserError(
-                f"evaluation.measures: {of_answers[0]} is of questions with answers, and {self.label} has none; those"
-                " of data=nq have"
-            )
+        if isinstance(self.source, Answered | Unread):
+            return
+        for key, names in (("evaluation", asked), ("data", self.data.get("measures") or ())):
+            for name in filter(asks_answers, names):
+                raise UserError(
+                    f"{key}.measures: {name} is of questions with answers, and {self.label} has none; those of data=nq"
+                    " have"
+                )
 
     @cached_property
     def lengths(self) -> dict[Side, int]:
@@ -177,8 +184,20 @@ def _spelled(cfg: DictConfig, role: str) -> list[Entry]:
         one = cfg.copy()
         said = {key: value for key, value in overrides.items() if key != OPTION}
         one.data = OmegaConf.merge(base, {"name": name}, said, {role: {} for role in ROLES})
-        found += _members(one, str(name), weight)
+        members = _members(one, str(name), weight)
+        said_here = OmegaConf.select(overrides, "limit.queries") is not None
+        found += map(_within, members) if overrides.get(OPTION) and not said_here else members
     return found
+
+
+def _within(entry: Entry) -> Entry:
+    """A limit that was said for the whole command, without splits that this collection does not have."""
+    limit = entry.data.get("limit") or {}
+    queries, splits = limit.get("queries"), entry.source.splits()
+    if not isinstance(queries, dict):
+        return entry
+    kept = {split: count for split, count in queries.items() if split in splits}
+    return replace(entry, data={**entry.data, "limit": {**limit, "queries": kept or None}})
 
 
 def _members(cfg: DictConfig, name: str | None = None, weight: float | None = None) -> list[Entry]:
@@ -192,6 +211,8 @@ def _members(cfg: DictConfig, name: str | None = None, weight: float | None = No
         return [Entry(name or source.name, "", data, source, Path(cfg.store), weight)]
     found = []
     for member in members:
+        if member in plain["groups"]:
+            raise UserError(f"data.groups.{plain['name']}: {member} is a group itself; list its members instead")
         one = cfg.copy()
         one.data.name = member
         found += [replace(entry, group=name or plain["name"]) for entry in _members(one, member, weight)]
@@ -200,14 +221,26 @@ def _members(cfg: DictConfig, name: str | None = None, weight: float | None = No
 
 def _over_splits(found: Sequence[Entry]) -> Iterator[Entry]:
     """An entry for each split that ``data.split`` names."""
+    usual: dict[str, Entry] = {}  # the first of each group whose members' own splits are taken
     for entry in found:
         given = entry.data["split"]
-        given = getattr(entry.source, "default_split", "test") if given is None else given
+        if given is None:
+            given = _usual_split(entry)
+            first = usual.setdefault(entry.group, entry) if entry.group else entry
+            if _usual_split(first) != given:
+                raise UserError(
+                    f"data.split=null: of {entry.group}, {first.name} would be read on {_usual_split(first)} and"
+                    f" {entry.name} on {given}, and have no mean; name a split that all members have"
+                )
         for split in given if isinstance(given, list) else [given]:
             splits = entry.source.splits()
             if splits and split not in splits:
                 raise UserError(f"data.split={split}: {entry.name} has {', '.join(splits)}")
             yield replace(entry, split=str(split))
+
+
+def _usual_split(entry: Entry) -> str:
+    return str(getattr(entry.source, "default_split", "test"))
 
 
 def _length(side: Side, given: Any, own: int | None) -> int | None:

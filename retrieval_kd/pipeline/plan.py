@@ -94,12 +94,12 @@ class Plan:
         """BM25's run over a split."""
         from retrieval_kd.pipeline.steps.searching import Depth, search_texts
 
-        index = self.index(entry)
+        index, cut = self.index(entry), Depth(depth, self._ignores_identical(entry))
         return self._step(
             "search",
-            {"engine": "bm25", "depth": depth, "identical": self._ignores_identical},
+            {"engine": "bm25", "depth": depth, "identical": cut.ignore_identical_ids},
             [entry.key, index],
-            lambda folder: search_texts(folder, entry.collection, index.make(), Depth(depth, self._ignores_identical)),
+            lambda folder: search_texts(folder, entry.collection, index.make(), cut),
             f"BM25 on {entry.label}",
         )
 
@@ -107,7 +107,7 @@ class Plan:
         """The student's run over a split, by the chosen engine."""
         from retrieval_kd.pipeline.steps.searching import Depth, search_representations
 
-        depth = Depth(self.values["evaluation"]["depth"], self._ignores_identical)
+        depth = Depth(self.values["evaluation"]["depth"], self._ignores_identical(entry))
         encoded = self.encoded(entry)
         return self._step(
             "search",
@@ -144,9 +144,8 @@ class Plan:
             f"{entry.name} by {self.student_name}",
         )
 
-    @property
-    def _ignores_identical(self) -> bool:
-        return bool(self.values["evaluation"]["ignore_identical_ids"])
+    def _ignores_identical(self, entry: Entry) -> bool:
+        return bool(self.values["evaluation"]["ignore_identical_ids"]) and entry.same_ids
 
     @property
     def train_entries(self) -> tuple[Entry, ...]:
@@ -312,7 +311,10 @@ class Plan:
         from retrieval_kd.evaluation.measures import check_measures
         from retrieval_kd.pipeline.steps.evaluating import evaluate
 
-        settings = self.values["evaluation"] | {"measures": entry.measures(self.values["evaluation"]["measures"])}
+        settings = self.values["evaluation"] | {
+            "measures": entry.measures(self.values["evaluation"]["measures"]),
+            "ignore_identical_ids": self._ignores_identical(entry),
+        }
         check_measures(settings["measures"])
         entry.check_measures(self.values["evaluation"]["measures"])
         run, timed = self.run(entry), self.timed(entry)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 import math
 import pickle
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
@@ -19,6 +21,9 @@ from retrieval_kd.contracts import UserError
 from retrieval_kd.data.jsonl import read_lines
 from retrieval_kd.data.runs import Run
 
+log = logging.getLogger(__name__)
+
+SAME = 1e-2  # relative: two scores of one pair that differ by less come of precision and batches; the first counts
 TRIPLE = ("positive_score", "negative_score", "query_id", "positive_id", "negative_id")
 WAYS = "[query, [passage, score], …]"
 
@@ -26,7 +31,7 @@ WAYS = "[query, [passage, score], …]"
 def read_triples(path: Path) -> Run:
     """Margin-MSE's lines: the positive's score, the negative's, the query, the positive, the negative.
 
-    A positive stands in many lines; it must have one score.
+    A positive stands in many lines; it must have one score, up to rounding.
     """
     types = {name: pa.float32() if name.endswith("score") else pa.string() for name in TRIPLE}
     with path.open("rb") as stream:
@@ -56,31 +61,49 @@ def read_triples(path: Path) -> Run:
 def _each_once(
     path: Path, queries: np.ndarray, passages: np.ndarray, scores: np.ndarray, names: tuple[pa.Array, pa.Array]
 ) -> np.ndarray:
-    """Rows [n] that hold every pair once, by query; two scores of one pair are refused."""
-    order = np.lexsort((scores, passages, queries))
+    """Rows [n] that hold every pair once, by query; two scores of one pair are refused unless nearly the same."""
+    order = np.lexsort((passages, queries))  # stable: of one pair's scores the file's first stands first
     query, passage, score = queries[order], passages[order], scores[order]
     again = (query[1:] == query[:-1]) & (passage[1:] == passage[:-1])
-    differ = np.flatnonzero(again & (score[1:] != score[:-1]))
-    if len(differ):
-        at = differ[0]
+    once = np.concatenate([[True], ~again])
+    first = score[np.maximum.accumulate(np.where(once, np.arange(len(score)), 0))]
+    differ = score != first
+    with np.errstate(invalid="ignore"):
+        near = np.abs(score - first) <= SAME * np.maximum(np.abs(score), np.abs(first))
+    far = np.flatnonzero(differ & ~(near & np.isfinite(score)))
+    far = far[~once[far]]
+    if len(far):
+        at = far[0]
         raise UserError(
             f"{path}: passage {names[1][int(passage[at])]} has two scores for query {names[0][int(query[at])]},"
-            f" {score[at]:g} and {score[at + 1]:g}"
+            f" {first[at]:g} and {score[at]:g}"
         )
-    return order[np.concatenate([[True], ~again])]
+    _tell_near(path, int(differ[~once].sum()))
+    return order[once]
+
+
+def _tell_near(path: Path, count: int) -> None:
+    if count:
+        log.warning(
+            "%s: %d scores differ by less than %g from the first of their pair, which counts", path, count, SAME
+        )
 
 
 def read_ways(path: Path) -> Run:
     """ColBERT's lists and PairDistill's: a JSON array a line, the query and what is scored; bare ids have no score."""
     lists: dict[str, dict[str, float]] = {}
+    differ = 0
     for where, query, ways in lists_of_ways(path):
         scores = lists.setdefault(query, {})
         for way in ways:
             if not isinstance(way, list):
                 continue
             passage, score = _way(where, way)
-            if scores.setdefault(passage, score) != score:
+            first = scores.setdefault(passage, score)
+            differ += first != score
+            if not math.isclose(first, score, rel_tol=SAME):
                 raise UserError(f"{where}: passage {passage} has another score for query {query} before")
+    _tell_near(path, differ)
     if not any(lists.values()):
         raise UserError(f"{path}: no scores; lines of {WAYS} expected")
     return Run.from_dict({query: scores for query, scores in lists.items() if scores})
@@ -122,7 +145,7 @@ def read_pickle(path: Path) -> Run:
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw)
         try:
             found = _OnlyData(io.BufferedReader(cast(Any, stream), 1 << 20)).load()
-        except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, gzip.BadGzipFile) as error:
+        except Exception as error:  # damaged pickles end in whatever their bytes happen to ask for
             told = " ".join(str(error).split())[:160] or "it breaks off"
             raise UserError(
                 f"{path}: {told}; a pickled {{query: {{passage: score}}}} of plain values is read"
@@ -134,7 +157,7 @@ def read_pickle(path: Path) -> Run:
 
 def _scores(path: Path, query: Any, scores: Any) -> dict[str, float]:
     plain = isinstance(scores, Mapping) and all(type(score) in (int, float) for score in scores.values())
-    if not plain or not all(map(math.isfinite, scores.values())):
+    if not plain or any(not abs(score) <= sys.float_info.max for score in scores.values()):
         raise UserError(f"{path}: query {query}: {{passage: score}} of plain, finite numbers is expected")
     return {_id(path, passage): score for passage, score in scores.items()}
 

@@ -57,6 +57,25 @@ def test_half_an_archive_is_told_before_and_after_it_is_unpacked(irds):
     assert len(list(Lotte("science").passages())) == 12
 
 
+def test_a_process_that_is_killed_while_it_unpacks_leaves_nothing_half(irds, monkeypatch):
+    unpacked = irds / "lotte" / "lotte_extracted"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    seen = []
+
+    def killed(self, path, **_):
+        (path / "lotte").mkdir()
+        seen.append(unpacked.exists())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tarfile.TarFile.extractall", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Lotte("science").digest()
+    assert seen == [False]
+    assert not unpacked.exists()
+    assert len(list(Lotte("science").passages())) == 12
+
+
 def test_an_unknown_topic():
     with pytest.raises(UserError, match=r"data.name=writting: LoTTE has no such set; did you mean writing\? There are"):
         Lotte("writting")

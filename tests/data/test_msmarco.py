@@ -10,7 +10,7 @@ from irds_case import BROKEN, PASSAGES, question, tar_gz, text
 
 from retrieval_kd.contracts import Passage, UserError
 from retrieval_kd.data.collections import open_collection
-from retrieval_kd.data.msmarco import MsMarco
+from retrieval_kd.data.msmarco import TERMS, MsMarco
 
 ALL = ["train", "train_all", "dev", "dl19", "dl20"]
 
@@ -181,3 +181,10 @@ def test_the_real_queries_and_judgements(tmp_path):
     environment = os.environ | {"IR_DATASETS_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[6980, 43, 54] [7437, 9260, 11386]"
+
+
+def test_the_terms_are_told_whatever_is_read_first(irds, monkeypatch):
+    told = []
+    monkeypatch.setattr("retrieval_kd.data.catalogue.fetch", lambda *arguments: told.append(arguments[-1]))
+    MsMarco(["dev"]).queries("dev")
+    assert told == [TERMS]

@@ -9,7 +9,7 @@ from irds_case import WIKI, lines
 
 from retrieval_kd.contracts import UserError
 from retrieval_kd.data.collections import open_collection
-from retrieval_kd.data.open_questions import OpenQuestions, Question, read_questions, unquoted
+from retrieval_kd.data.open_questions import SETS, OpenQuestions, Question, read_questions, unquoted
 
 
 @pytest.fixture
@@ -48,6 +48,13 @@ def test_the_test_questions_have_answers_and_no_judgements(irds, tmp_path):
 
 def test_the_gzipped_file_of_triviaqa(irds):
     assert OpenQuestions("triviaqa", ["test"]).queries("test") == OpenQuestions("nq", ["test"]).queries("test")
+
+
+def test_another_number_of_test_questions_is_refused(irds, monkeypatch):
+    monkeypatch.setitem(SETS, "nq", SETS["nq"]._replace(questions=3_610))
+    with pytest.raises(UserError, match=r"nq-test.qa.csv: 3 questions, 3,610 expected: .*data.verify=false"):
+        OpenQuestions("nq", ["test"]).queries("test")
+    assert len(OpenQuestions("nq", ["test"], verify=False).queries("test")) == 3
 
 
 def test_questions_to_train_on_have_dprs_positives(irds, ijson, capfd):

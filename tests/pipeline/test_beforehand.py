@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.beforehand import Work
+from retrieval_kd.pipeline.beforehand import Work, planned
 from retrieval_kd.pipeline.compose import compose
 from retrieval_kd.pipeline.parts import Parts
 from retrieval_kd.pipeline.plan import Plan
@@ -61,6 +61,23 @@ def test_settings_that_nothing_accepts_are_told_before_the_first_step(fresh, ove
         train(compose([*fresh, override]))
     assert str(caught.value).startswith(message)
     assert written == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("data.split=dev", "trainer.select=best"), "trainer.select=best: the model is chosen on things/dev"),
+        (("data.split=[dev,test]", "trainer.patience=2"), "trainer.patience=2: the model is chosen on things/dev"),
+        (("data.split=dev",), None),
+        (("data.split=test", "trainer.select=best"), None),
+    ],
+)
+def test_a_model_that_is_chosen_on_what_is_reported_is_told_once(fresh, overrides, told, caplog):
+    plan = Plan(compose([*fresh, "objective=[contrastive]", "trainer.validate_every=1", *overrides]))
+    Work(plan, planned(plan), plan.entries.evaluate).tell_chosen()
+    warnings = [record.getMessage() for record in caplog.records if "is chosen on" in record.getMessage()]
+    assert len(warnings) == (told is not None)
+    assert all(one.startswith(told) and "data.validation=" in one for one in warnings)
 
 
 @pytest.mark.parametrize("verb", ["mine", "score"])

@@ -75,6 +75,26 @@ def test_entries_may_be_of_another_option(of):
     assert means(found.evaluate)["mean", "all"] == [("dl19", "dl19"), ("arguana", "test"), ("cqa", "test")]
 
 
+def test_a_limit_by_split_is_carried_as_far_as_there_are_such_splits(of):
+    both = {"train": 5, "dev": 2}
+    other = {"arguana": {"data": "beir"}, "scifact": {"data": "beir"}, "own": {}}
+    found = of("msmarco", limit={"queries": both, "passages": 9}, evaluate=other)
+    assert [entry.data["limit"]["queries"] for entry in found.evaluate] == [None, {"train": 5}, both]
+    assert {entry.data["limit"]["passages"] for entry in found.evaluate} == {9}
+    said = {"arguana": {"data": "beir", "limit": {"queries": {"dev": 1}}}}
+    wrong = of("msmarco", limit={"queries": None, "passages": 9}, evaluate=said).evaluate[0]
+    with pytest.raises(UserError, match=r"data.limit.queries: arguana has no split 'dev'"):
+        _ = wrong.key
+
+
+def test_numbers_of_queries_and_passages_are_not_compared(irds, tmp_path):
+    mixed = "data.evaluate={scifact: {}, dl: {data: msmarco, split: dl19}, lotte: {data: lotte, split: forum}}"
+    plan = Plan(compose(["data=beir", mixed, *BM25, f"store={tmp_path}"]))
+    assert [plan.run(entry).config["identical"] for entry in plan.entries.evaluate] == [True, False, False]
+    measured = [plan.evaluated(entry).config["evaluation"] for entry in plan.entries.evaluate]
+    assert [one["ignore_identical_ids"] for one in measured] == [True, False, False]
+
+
 def test_splits_of_one_collection_have_no_mean(of):
     assert means(of("msmarco", split=["dev", "dl19"]).evaluate) == {}
 
@@ -93,6 +113,12 @@ def test_lengths_of_each_collection(of):
         ("msmarco", {"split": ["dev", "tset"]}, "data.split=tset: msmarco has train, dev, dl19, dl20"),
         ("beir", {"evaluate": {"a": {"data": "bier"}}}, "data.evaluate.a.data=bier: data has the options beir, folder"),
         ("beir", {"evaluate": {"a": {"nam": "x"}}}, "data.evaluate.a.nam: there is no such key; did you mean name?"),
+        ("beir", {"name": "a", "groups": {"a": ["b"], "b": ["quora"]}}, "data.groups.a: b is a group itself"),
+        (
+            "beir",
+            {"name": "all", "groups": {"all": ["msmarco", "scifact"]}},
+            "data.split=null: of all, msmarco would be read on dev and scifact on test, and have no mean; name a split",
+        ),
         ("beir", {"evaluate": {"scifact": {}, "beir-13": {}}}, "data.evaluate: scifact/test stands there 2 times"),
     ],
 )
@@ -180,3 +206,9 @@ def test_a_measure_of_answers_needs_answers(irds):
         UserError, match=r"evaluation.measures: answers@20 is of questions with answers, and scifact/test"
     ):
         step(compose(["data=beir", *BM25, "evaluation.measures=[answers@20]"]), "evaluate")
+
+
+def test_a_collections_own_measure_of_answers_needs_them_too(of):
+    with pytest.raises(UserError, match=r"data.measures: answers@5 is of questions with answers, and scifact/test"):
+        of("beir", measures=["answers@5"]).evaluate[0].check_measures([])
+    of("nq").evaluate[0].check_measures(["answers@20"])

@@ -84,6 +84,8 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, pr
         (pickle.dumps({1: [3.0]}), r"query 1: \{passage: score\} of plain, finite numbers"),
         (pickle.dumps({1: {(1, 2): 3.0}}), r"the id \(1, 2\) is neither a number nor a text"),
         (pickle.dumps({1: {10: np.float32(3)}}), r"it holds numpy\S+, and a pickle that calls anything is not read"),
+        (b"\x80\x02}]K\x01s.", "unhashable type: 'list'; a pickled"),
+        (pickle.dumps({1: {10: 10**400}}), r"query 1: .* finite numbers is expected"),
         (pickle.dumps({1: {10: float("nan")}}), r"query 1: .* finite numbers is expected"),
     ],
 )
@@ -98,7 +100,7 @@ def test_other_pickles_are_refused_in_a_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("3.5\t-1\t1\t10\t11\n3.0\t-1\t1\t10\t12\n", "passage 10 has two scores for query 1, 3 and 3.5"),
+        ("3.5\t-1\t1\t10\t11\n3.0\t-1\t1\t10\t12\n", "passage 10 has two scores for query 1, 3.5 and 3"),
         ("3.5\t-1\t1\t10\t11\nhigh\t-1\t1\t10\t12\n", "expected five columns: positive_score, negative_score"),
         ("3.5\tnan\t1\t10\t11\n", "1 scores are not finite"),
         ("[1, [10, 3.5], [10, 3.0]]\n", r"s\.tsv:1: passage 10 has another score for query 1 before"),
@@ -113,3 +115,25 @@ def test_faults_are_told(tmp_path, content, message):
     (tmp_path / "s.tsv").write_text(content)
     with pytest.raises(UserError, match=message):
         read_scores(tmp_path / "s.tsv")
+
+
+@pytest.mark.parametrize("cut", [12, -20])
+def test_a_damaged_archive_of_a_pickle_is_told(tmp_path, cut):
+    content = bytearray(gzip.compress(pickle.dumps(NUMBERS)))
+    content[cut] ^= 0xFF
+    (tmp_path / "scores.pkl.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"scores.pkl.gz: .*plain values is read"):
+        read_scores(tmp_path / "scores.pkl.gz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "3.5\t-1\t1\t10\t11\n3.49\t-1\t1\t10\t12\n3.51\t-1\t1\t10\t11\n",
+        "[1, [10, 3.5], [11, -1]]\n[1, [10, 3.49], [12, -1], [10, 3.51]]\n",
+    ],
+)
+def test_of_scores_of_a_pair_that_nearly_agree_the_first_counts(tmp_path, content, caplog):
+    (tmp_path / "s.tsv").write_text(content)
+    assert read_scores(tmp_path / "s.tsv").as_dict() == {"1": {"10": 3.5, "11": -1.0, "12": -1.0}}
+    assert "s.tsv: 2 scores differ" in caplog.text
