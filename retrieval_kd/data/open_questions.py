@@ -23,7 +23,7 @@ COLUMNS = ("passage id", "text", "title")
 
 
 class Asked(NamedTuple):
-    """Questions: of ir_datasets (id, key in its list) by split, and DPR's own test file with its number of rows."""
+    """Questions: of ir_datasets (id, key in its list) by split, and DPR's own test file with the number of its rows."""
 
     listed: Mapping[str, tuple[str, str]]
     test: str
