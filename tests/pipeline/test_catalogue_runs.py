@@ -88,8 +88,8 @@ def test_a_limit_by_split_is_carried_as_far_as_there_are_such_splits(of):
 
 
 def test_numbers_of_queries_and_passages_are_not_compared(irds, tmp_path):
-    mixed = "data.evaluate={scifact: {}, dl: {data: msmarco, split: dl19}, lotte: {data: lotte, name: pooled, split: forum}}"
-    plan = Plan(compose(["data=beir", mixed, *BM25, f"store={tmp_path}"]))
+    mixed = "scifact: {}, dl: {data: msmarco, split: dl19}, lotte: {data: lotte, name: pooled, split: forum}"
+    plan = Plan(compose(["data=beir", f"data.evaluate={{{mixed}}}", *BM25, f"store={tmp_path}"]))
     assert [plan.run(entry).config["identical"] for entry in plan.entries.evaluate] == [True, False, False]
     measured = [plan.evaluated(entry).config["evaluation"] for entry in plan.entries.evaluate]
     assert [one["ignore_identical_ids"] for one in measured] == [True, False, False]
