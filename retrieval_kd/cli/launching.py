@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import IO, Any
 
 from retrieval_kd.cli.messages import start_logging
 from retrieval_kd.contracts import UserError
@@ -20,6 +23,8 @@ from retrieval_kd.pipeline.sweep_space import Job
 
 log = logging.getLogger(__name__)
 
+GRACE = 30.0  # seconds that a job has to end by itself
+OF_TASKS = ("SLURM_NTASKS", "SLURM_PROCID")  # a job's devices are not tasks of Slurm, and Lightning would take them so
 EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
 
@@ -45,20 +50,68 @@ class FreshJobs:
         self.folder.forget(number)
         started = time.perf_counter()
         with printed.open("w", encoding="utf-8") as stream:
-            done = subprocess.run(
-                [sys.executable, "-m", "retrieval_kd", self.folder.verb, *overrides],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                cwd=self.place,
-                env={GROUP: self.folder.path.name, **os.environ},
-                check=False,
-            )
+            command = [sys.executable, "-m", "retrieval_kd", self.folder.verb, *overrides]
+            code = run_child(command, stream, self.place, {GROUP: self.folder.path.name, **without_tasks(os.environ)})
         seconds = round(time.perf_counter() - started, 3)
-        error = error_in(printed.read_text(encoding="utf-8", errors="replace").splitlines(), done.returncode)
-        outcome = Outcome(number, overrides, done.returncode, None, error, seconds)
+        error = error_in(printed.read_text(encoding="utf-8", errors="replace").splitlines(), code)
+        outcome = Outcome(number, overrides, code, None, error, seconds)
         self.folder.keep(outcome)
         log.info("job %d: %s: %.1f s%s", number, " ".join(overrides), seconds, f", failed: {error}" if error else "")
         return outcome
+
+
+def without_tasks(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables but for those by which Slurm counts its tasks."""
+    return {key: value for key, value in environment.items() if not key.startswith(OF_TASKS)}
+
+
+def run_child(command: Sequence[str], stream: IO[str], place: Path, environment: Mapping[str, str]) -> int:
+    """Run a command, which does not outlive us; its code, or as a shell says it where a signal ended it."""
+    with _ended_by_signal():
+        child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=place, env=environment)
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            _end(child, GRACE)  # the terminal told it as well
+            raise
+        except BaseException:
+            _end(child, 0)
+            raise
+    return code if code >= 0 else 128 - code
+
+
+def _end(child: subprocess.Popen[bytes], grace: float) -> None:
+    """Wait, then ask, then kill; a second interruption kills at once."""
+    try:
+        for ask in (None, child.terminate):
+            if ask:
+                ask()
+            try:
+                child.wait(GRACE if ask else grace)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """SIGTERM unwinds, where nobody listens to it: by itself it would end us and leave the child."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _unwind)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def error_in(printed: Sequence[str], code: int) -> str:

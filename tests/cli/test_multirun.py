@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import types
 from pathlib import Path
@@ -212,12 +212,12 @@ def test_several_processes_need_a_fresh_one_for_each_job(train, capsys, monkeypa
     assert train == []
     started = []
 
-    def run(command, *, stdout, env, **_):
-        started.append((command[1:], env[GROUP]))
-        stdout.write("error: no devices here\n" if "seed=4" in command else "fine\n")
-        return subprocess.CompletedProcess(command, 2 if "seed=4" in command else 0)
+    def run(command, stream, _, environment):
+        started.append((command[1:], environment[GROUP]))
+        stream.write("error: no devices here\n" if "seed=4" in command else "fine\n")
+        return 2 if "seed=4" in command else 0
 
-    monkeypatch.setattr(launching.subprocess, "run", run)
+    monkeypatch.setattr(launching, "run_child", run)
     for launcher in ("sweep.fresh=true", "hydra/launcher=basic"):
         started.clear()
         assert main(["train", "-m", "seed=1,4", *DDP, launcher]) == 2
@@ -229,6 +229,30 @@ def test_several_processes_need_a_fresh_one_for_each_job(train, capsys, monkeypa
     outcomes = [json.loads(path.read_text()) for path in sorted(only_folder().glob("jobs/*.json"))]
     assert [(one["code"], one["error"]) for one in outcomes] == [(0, ""), (2, "no devices here")]
     assert (only_folder() / "jobs" / "00000.log").read_text() == "fine\n"
+
+
+def test_a_job_that_a_signal_ended_has_failed(tmp_path):
+    with (tmp_path / "log").open("w") as stream:
+        assert launching.run_child(["sh", "-c", "kill -9 $$"], stream, tmp_path, os.environ) == 137
+        assert launching.run_child(["sh", "-c", "exit 3"], stream, tmp_path, os.environ) == 3
+
+
+@pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_job_does_not_outlive_its_sweep(tmp_path, monkeypatch, sent, raised):
+    """An interruption leaves it time, for it was interrupted too; it is asked to end then, as by SIGTERM at once."""
+    monkeypatch.setattr(launching, "GRACE", 0.1)
+    before = signal.getsignal(signal.SIGTERM)
+    script = f"echo $$; kill -{sent.value} {os.getpid()}; exec sleep 60"
+    with (tmp_path / "log").open("w") as stream, pytest.raises(raised):
+        launching.run_child(["sh", "-c", script], stream, tmp_path, os.environ)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "log").read_text()), 0)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_jobs_devices_are_not_slurms_tasks():
+    given = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
+    assert launching.without_tasks(given) == {"SLURM_JOB_ID": "7"}
 
 
 def test_what_a_job_said_last():
