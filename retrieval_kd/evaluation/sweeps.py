@@ -65,10 +65,12 @@ def gather(jobs: Sequence[Ran], measure: str | None, direction: str) -> Swept:
     """Jobs as settings, ordered by ``measure``: a cell, or a measure of the first collection; None: the first cell."""
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job.said) if key not in NO_DIFFERENCE]
     keys = [key for key in keys if len({job.said.get(key) for job in jobs}) > 1]
-    grouped: dict[tuple[str, ...], list[Ran]] = {}
-    for job in jobs:
-        grouped.setdefault(tuple(job.said.get(key, "") for key in keys), []).append(job)
-    settings = [Setting(dict(zip(keys, values, strict=True)), tuple(together)) for values, together in grouped.items()]
+    grouped: dict[tuple[str, ...], dict[str, Ran]] = {}
+    for job in jobs:  # a search draws a setting again, which is no other seed: its results are the same folder
+        grouped.setdefault(tuple(job.said.get(key, "") for key in keys), {}).setdefault(job.folder, job)
+    settings = [
+        Setting(dict(zip(keys, values, strict=True)), tuple(together.values())) for values, together in grouped.items()
+    ]
     cells = tuple(dict.fromkeys(cell for job in jobs for cell in job.values))
     chosen = find_cell(cells, measure)
     sign = -1 if direction == "maximize" else 1

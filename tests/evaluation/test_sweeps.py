@@ -38,6 +38,11 @@ def test_seeds_are_one_setting_and_the_best_is_first():
     assert gather(JOBS, CELL, "minimize").settings[0].said["optimizer.lr"] == "1.0"
 
 
+def test_a_setting_that_is_drawn_again_is_no_other_seed():
+    again = Ran(7, JOBS[4].said, JOBS[4].folder, JOBS[4].values, JOBS[4].cost)
+    assert gather([*JOBS, again], None, "maximize") == gather(JOBS, None, "maximize")
+
+
 def test_the_table():
     lines = as_markdown(gather(JOBS, None, "maximize"), "sweep x", ["a note"]).splitlines()
     assert lines[0] == "# sweep x"
