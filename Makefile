@@ -61,7 +61,7 @@ bench: install-bench ## measure against the bars; result files go to benchmarks/
 lock: $(BIN)/python ## resolve all dependencies anew and write constraints.txt
 	@echo "resolving every extra (minutes; nothing is installed)"
 	@$(BIN)/python -m pip install -qq --dry-run --ignore-installed --report $(VENV)/lock.json \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==$(TORCH) '.[cpu,quickstart,bench,wandb,optuna,joblib,submitit,seismic,plots,dev]'
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==$(TORCH) '.[cpu,quickstart,bench,wandb,optuna,joblib,submitit,seismic,plots,nq,dev]'
 	@$(BIN)/python -m pip install -qq --dry-run --ignore-installed --no-deps --report $(VENV)/lock-gpu.json \
 		faiss-gpu || echo "no faiss-gpu for this platform: its version is left out"
 	@$(BIN)/python -c "$$WRITE_LOCK" $(VENV)/lock.json $(VENV)/lock-gpu.json > $(VENV)/constraints.txt

@@ -44,9 +44,7 @@ def tracked(plan: Plan, folder: Path, key: str) -> Iterator[None]:
 
 def run_name(values: Mapping[str, Any]) -> str:
     """The experiment and what the command said."""
-    said = [
-        one for one in values["overrides"] if not one.startswith(("experiment=", "logger", "output_dir=", "store="))
-    ]
+    said = [one for one in values["overrides"] if not one.startswith(UNSAID)]
     name = " ".join([values["name"], *said])
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
