@@ -137,10 +137,12 @@ class Launching:
             self._folder.forget(job.number)
         if self._hydra is not None:
             self._hydra.launch(fresh, [job.number for job in jobs])
-        else:
-            for job in jobs:
-                fresh.start(job.number)
-        return [self._ended(job) for job in jobs]
+            return [self._ended(job) for job in jobs]
+        ended = []
+        for job in jobs:
+            fresh.start(job.number)
+            ended.append(self._ended(job))
+        return ended
 
     def _ended(self, job: Job) -> Outcome:
         found = self._folder.outcome(job)

@@ -7,11 +7,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -27,7 +28,12 @@ from retrieval_kd.pipeline.sweep_folder import GROUP, Outcome, SweepFolder, swee
 from retrieval_kd.pipeline.sweep_report import value_of, write_report
 from retrieval_kd.pipeline.sweep_space import Job, Space, read_space
 
+if TYPE_CHECKING:
+    from retrieval_kd.pipeline.entries import Entry
+
 log = logging.getLogger(__name__)
+
+OF_COLLECTIONS = ("data", "evaluation.measures", "experiment", "scale")  # keys that may change what is measured
 
 # They say how jobs are run, not which: with another launcher, or more trials, the same sweep goes on.
 NOT_OF_THE_COMMAND = ("sweep.folder", "sweep.fresh", "sweep.trials", "sweep.parallel")
@@ -59,7 +65,7 @@ def sweep(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         _report(command)
     failed = sum(outcome.code != 0 for outcome in ended)
     log.info("%d jobs, %d failed", len(ended), failed)
-    return max((outcome.code for outcome in ended), default=0)
+    return max((outcome.code for outcome in [*ended, *command.folder.outcomes()]), default=0)
 
 
 def read_command(verb: ModuleType, arguments: Sequence[str]) -> Command:
@@ -68,9 +74,10 @@ def read_command(verb: ModuleType, arguments: Sequence[str]) -> Command:
     own = [one for one in arguments if one.startswith(("sweep=", "sweep."))]
     of_jobs = [one for one in arguments if one not in launcher and one not in own]
     _refuse(of_jobs, launcher, own)
-    cfg = compose([*read_space(of_jobs).first().overrides, *own])
+    space = read_space(of_jobs)
+    cfg = compose([*space.first().overrides, *own])
     settings: Grid = build(cfg.sweep)
-    _check_measure(settings, cfg)
+    _check_measure(settings, cfg, {*space.swept, *settings.params})
     name = verb.__name__.rpartition(".")[2]
     identity = [*of_jobs, *(one for one in own if one.split("=", 1)[0] not in NOT_OF_THE_COMMAND)]
     folder = sweep_folder(settings.folder, cfg.name or name, name, identity)
@@ -90,13 +97,41 @@ def _refuse(of_jobs: Sequence[str], launcher: Sequence[str], own: Sequence[str])
             raise UserError(f"{one}: values of a sweep's own keys go into quotes: \"{key}='{value}'\"")
 
 
-def _check_measure(settings: Grid, cfg: DictConfig) -> None:
-    measure = (settings.measure or "").rpartition(" ")[2]
-    if measure and measure not in cfg.evaluation.measures:
-        known = ", ".join(cfg.evaluation.measures)
-        raise UserError(f"sweep.measure={settings.measure}: evaluation.measures has {known}")
-    if not settings.known_before and cfg.data.get("split") == "test":
+def _check_measure(settings: Grid, cfg: DictConfig, swept: Collection[str]) -> None:
+    """As far as the first job tells: of its own collections where the others have the same."""
+    if not settings.measure and settings.known_before:
+        return
+    evaluated = _evaluated(cfg)
+    if settings.measure and not any(key.startswith(OF_COLLECTIONS) for key in swept):
+        _refuse_measure(settings.measure, cfg, evaluated)
+    if not settings.known_before and any(entry.split == "test" for entry in evaluated):
         log.warning("the search looks at the test split, and what it finds is too good there; data.split names another")
+
+
+def _refuse_measure(said: str, cfg: DictConfig, evaluated: Sequence[Entry]) -> None:
+    from retrieval_kd.pipeline.entries import MEAN
+
+    label, _, measure = said.rpartition(" ")
+    asked = [*cfg.evaluation.measures, *(cfg.data.get("measures") or ())]
+    measures = dict.fromkeys([*asked, *(name for entry in evaluated for name in entry.measures(asked))])
+    if measure not in measures:
+        raise UserError(f"sweep.measure={said}: evaluation.measures has {', '.join(measures)}")
+    means = [f"{entry.group}/{entry.split}" for entry in evaluated if entry.group]
+    means += ["/".join(MEAN)] if evaluated[1:] else []
+    labels = dict.fromkeys([*(entry.label for entry in evaluated), *means])
+    if label and labels and label not in labels:
+        raise UserError(f"sweep.measure={said}: there are the collections {', '.join(labels)}")
+
+
+def _evaluated(cfg: DictConfig) -> Sequence[Entry]:
+    """What jobs are measured on, without reading it; none where that cannot be told, which the jobs themselves say."""
+    from retrieval_kd.pipeline.entries import entries
+    from retrieval_kd.pipeline.unread import without_reading
+
+    try:
+        return entries(without_reading(cfg)).evaluate
+    except UserError:
+        return ()
 
 
 @contextmanager
@@ -158,10 +193,21 @@ def _known(command: Command, job: Job) -> Outcome | None:
             raise UserError(refusal)
     except UserError as error:
         return _refused(command, job, error)
+    return _done(command, job, cfg)
+
+
+def _done(command: Command, job: Job, cfg: DictConfig) -> Outcome | None:
+    """How a job ended before, if its results still are what it would make."""
     before = command.folder.outcome(job)
-    if before is None or before.code or before.folder is None:
+    if before is None or before.code:
         return None
-    return before if command.verb.finished(cfg) == Path(before.folder) else None
+    results = command.verb.finished(cfg)
+    if results is None or before.folder not in (None, str(results)):
+        return None
+    if before.folder is None:  # it ran in a process of its own, and the sweep was stopped before it looked
+        before = replace(before, folder=str(results))
+        command.folder.keep(before)
+    return before
 
 
 def _refused(command: Command, job: Job, error: UserError) -> Outcome:
@@ -206,7 +252,8 @@ def _tell(job: Job, error: UserError) -> str:
 
 
 def _report(command: Command) -> None:
-    text = write_report(command.folder, command.settings.measure, command.settings.direction)
+    settings = command.settings
+    text = write_report(command.folder, settings.measure, settings.direction, again=settings.known_before)
     if text is not None:
         print(text)
         log.info("%s: sweep.md, sweep.json, plots", command.folder.path)

@@ -20,15 +20,24 @@ log = logging.getLogger(__name__)
 METRICS = "metrics.json"
 
 
-def write_report(folder: SweepFolder, measure: str | None, direction: str) -> str | None:
-    """The table as text, and ``sweep.md``, ``sweep.json`` and plots; None where no job left measures."""
+def write_report(folder: SweepFolder, measure: str | None, direction: str, again: bool = True) -> str | None:
+    """The table as text, and ``sweep.md``, ``sweep.json`` and plots; None where no job left measures.
+
+    Args:
+        folder: of the sweep.
+        measure: that orders the table; one that no job has gives way to the first, and the table says so.
+        direction: which of its values are good.
+        again: Whether the same command runs failed jobs again.
+    """
     outcomes = folder.outcomes()
     ran = [job for job in map(_read, outcomes) if job is not None and job.values]
     if not ran:
         return None
-    swept = gather(ran, measure, direction)
+    absent = all(_cell(job, measure) is None for job in ran)
+    swept = gather(ran, None if absent else measure, direction)
     failed = [one for one in outcomes if one.code]
-    text = as_markdown(swept, f"sweep {folder.path.name}", _notes(failed))
+    notes = [f"sweep.measure={measure}: no job has it."] if absent else []
+    text = as_markdown(swept, f"sweep {folder.path.name}", [*notes, *_notes(failed, again)])
     about = {
         "verb": folder.verb,
         "overrides": list(folder.command),
@@ -44,9 +53,19 @@ def write_report(folder: SweepFolder, measure: str | None, direction: str) -> st
 
 
 def value_of(outcome: Outcome, measure: str | None) -> float | None:
-    """What a search goes by; None where the job failed."""
+    """What a search goes by; None where the job failed, or has no such measure."""
     ran = _read(outcome)
-    return None if ran is None or not ran.values else ran.values[find_cell(tuple(ran.values), measure)]
+    cell = None if ran is None else _cell(ran, measure)
+    if ran is not None and cell is None and measure is not None:
+        log.warning("job %d has no %s", outcome.number, measure)
+    return None if ran is None or cell is None else ran.values[cell]
+
+
+def _cell(ran: Ran, measure: str | None) -> str | None:
+    try:
+        return find_cell(tuple(ran.values), measure)
+    except UserError:
+        return None
 
 
 def _read(outcome: Outcome) -> Ran | None:
@@ -56,20 +75,23 @@ def _read(outcome: Outcome) -> Ran | None:
     if not path.is_file():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
+    collections = found.get("collections", {})
+    means = [label for label, one in collections.items() if "mean_of" in one]
     values = {
         f"{label} {measure}": value
-        for label, one in found.get("collections", {}).items()
-        for measure, value in one["measures"].items()
+        for label in dict.fromkeys([*means[-1:], *collections])  # the mean over all of them is what counts
+        for measure, value in collections[label]["measures"].items()
     }
     said = dict(one.lstrip("+").split("=", 1) for one in outcome.overrides if "=" in one)
     return Ran(outcome.number, said, outcome.folder, values, found.get("cost", {}))
 
 
-def _notes(failed: Sequence[Outcome]) -> list[str]:
+def _notes(failed: Sequence[Outcome], again: bool) -> list[str]:
     if not failed:
         return []
     jobs = "; ".join(f"job {one.number} ({' '.join(one.overrides)}): {one.error}" for one in failed)
-    return ["", f"{len(failed)} failed, the same command runs them again: {jobs}"]
+    then = "the same command runs them again" if again else "a search does not run them again, more sweep.trials go on"
+    return ["", f"{len(failed)} failed, {then}: {jobs}"]
 
 
 def _draw(folder: SweepFolder, swept: Swept) -> None:

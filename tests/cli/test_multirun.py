@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli import launching
+from retrieval_kd.cli import launching, multirun
 from retrieval_kd.cli.main import main
 from retrieval_kd.contracts import UserError
-from retrieval_kd.pipeline.sweep_folder import GROUP
+from retrieval_kd.pipeline.compose import compose
+from retrieval_kd.pipeline.sweep_folder import GROUP, Outcome
+from retrieval_kd.pipeline.sweep_report import value_of
 
 CELL = "docs/test"
 
@@ -120,6 +122,52 @@ def test_failing_jobs_are_told_and_the_others_run(train, capsys, monkeypatch):
     assert [seed for seed, _ in train] == [2, 4, 2]
 
 
+def test_what_a_stopped_sweep_did_not_look_at_is_not_run_again(train):
+    """A job in a process of its own ended well, and the sweep was stopped before it kept where."""
+    assert main(["train", "-m", "seed=5"]) == 0
+    path = only_folder() / "jobs" / "00000.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "folder": None}))
+    assert main(["train", "-m", "seed=5"]) == 0
+    assert len(train) == 1
+    assert json.loads(path.read_text()) == kept
+
+
+def test_a_measure_that_no_job_has_loses_no_report(train, capsys):
+    assert main(["train", "-m", "seed=5,6", "sweep.measure=mrr@10"]) == 0
+    captured = capsys.readouterr()
+    assert "sweep.measure=mrr@10: no job has it." in captured.out
+    assert "job 1 has no mrr@10" in captured.err
+
+
+@pytest.mark.slow
+def test_measures_and_splits_are_those_of_the_collections(caplog):
+    def look(measure, *overrides, known_before=True, swept=()):
+        multirun._check_measure(
+            types.SimpleNamespace(measure=measure, known_before=known_before), compose(overrides), swept
+        )
+
+    group = ("data=beir", "data.name=cqadupstack", "data.measures=[answers@5]")
+    for measure in ("answers@5", "cqadupstack/test ndcg@10", "mean/all ndcg@10", "cqadupstack-tex/test answers@5"):
+        look(measure, *group)
+    with pytest.raises(UserError, match="there are the collections cqadupstack-android/test"):
+        look("cqadupstack-latex/test ndcg@10", *group)
+    look("scifact/test ndcg@10", *group, swept=("data.name",))
+    assert not caplog.records
+    look(None, "data=beir", "data.name=msmarco", known_before=False)
+    assert not caplog.records
+    look(None, "data=beir", known_before=False)
+    assert "looks at the test split" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_search_with_failures_is_not_fine_the_second_time(train, capsys):
+    pytest.importorskip("optuna")
+    for _ in range(2):
+        assert main(["train", "-m", "sweep=search", "seed=range(2,3)", "sweep.trials=1"]) == 2
+    assert train == [(2, train[0][1])]
+
+
 @pytest.mark.slow
 def test_a_fault_keeps_its_traceback(train, capsys):
     assert main(["train", "-m", "seed=3,1"]) == 1
@@ -141,6 +189,7 @@ def test_a_fault_keeps_its_traceback(train, capsys):
         (["sweep.params.seed=1,2"], "values of a sweep's own keys go into quotes: \"sweep.params.seed='1,2'\""),
         (["sweep.direction=up", "seed=1,2"], "sweep.direction=up: it is maximize or minimize"),
         (["sweep.measure=ndgc@10", "seed=1,2"], "sweep.measure=ndgc@10: evaluation.measures has ndcg@10, "),
+        (["sweep.measure=other/test ndcg@10", "seed=1,2"], "other/test ndcg@10: there are the collections python"),
         (["sweep=bayes", "seed=1,2"], "sweep=bayes: sweep has the options grid, search, seeds"),
         (["output_dir=here", "seed=1,2"], "each job of a sweep has a folder of its own; sweep.folder=DIR"),
         (["hydra/sweeper=ax", "seed=1,2"], "sweep=grid, sweep=seeds and sweep=search say which jobs there are"),
@@ -266,3 +315,14 @@ def test_a_launcher_that_is_not_installed_names_its_extra():
     missing = Exception("Could not find 'hydra/launcher/joblib'")
     assert "pip install retrieval-kd[joblib]" in launching.not_there(["hydra/launcher=joblib"], missing)
     assert launching.not_there(["hydra.launcher.n=1"], Exception("no\n such key")) == "no such key"
+
+
+def test_the_last_mean_is_what_a_sweep_goes_by(tmp_path):
+    measured = {"a/test": 0.1, "b/test": 0.3, "mean/all": 0.2}
+    collections = {label: {"queries": 1, "measures": {"ndcg@10": value}} for label, value in measured.items()}
+    collections["mean/all"]["mean_of"] = ["a/test", "b/test"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"collections": collections, "cost": {}}))
+    outcome = Outcome(0, ("seed=1",), 0, str(tmp_path))
+    assert value_of(outcome, None) == value_of(outcome, "ndcg@10") == 0.2
+    assert value_of(outcome, "b/test ndcg@10") == 0.3
+    assert value_of(outcome, "b/test mrr@10") is None
