@@ -291,7 +291,7 @@ def test_a_job_does_not_outlive_its_sweep(tmp_path, monkeypatch, sent, raised):
     """An interruption leaves it time, for it was interrupted too; it is asked to end then, as by SIGTERM at once."""
     monkeypatch.setattr(launching, "GRACE", 0.1)
     before = signal.getsignal(signal.SIGTERM)
-    script = f"echo $$; kill -{sent.value} {os.getpid()}; exec sleep 60"
+    script = f"echo $$; sleep 0.3; kill -{sent.value} {os.getpid()}; exec sleep 60"
     with (tmp_path / "log").open("w") as stream, pytest.raises(raised):
         launching.run_child(["sh", "-c", script], stream, tmp_path, os.environ)
     with pytest.raises(ProcessLookupError):
