@@ -19,6 +19,8 @@ NAME = "parallel"
 AXIS_WIDTH, HEIGHT = 2.2, 4.6  # inches
 COLOURS = "viridis"  # which the colour-blind tell apart, and print keeps in order
 MOST_TICKS = 8
+APART = 0.04  # of two ticks at least, for they are words
+FAN = 0.05  # between the outermost lines through one value
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ def _scale(title: str, numbers: Sequence[float], logarithmic: bool, form: str) -
     if len(marked) > MOST_TICKS:  # those that are there, evenly chosen
         kept = [round(step * (len(marked) - 1) / (MOST_TICKS - 1)) for step in range(MOST_TICKS)]
         marked = dict(list(marked.items())[place] for place in kept)
-    return Axis(title, tuple(places), tuple((place, form.format(number)) for number, place in marked.items()))
+    ticks: list[tuple[float, str]] = []
+    for number, place in marked.items():
+        if not ticks or place - ticks[-1][0] >= APART:
+            ticks.append((place, form.format(number)))
+    return Axis(title, tuple(places), tuple(ticks))
 
 
 def parallel_plot(swept: Swept, title: str, note: str, folder: Path) -> list[Path]:
@@ -93,11 +99,22 @@ def parallel_plot(swept: Swept, title: str, note: str, folder: Path) -> list[Pat
     return [folder / f"{NAME}.{suffix}" for suffix in forms]
 
 
+def _fanned(places: Sequence[float], order: Sequence[int]) -> list[float]:
+    """Lines through one value side by side, the best on top, so that each can be followed."""
+    heights = list(places)
+    for place in set(places):
+        rows = [row for row in order if places[row] == place]
+        for number, row in enumerate(rows):
+            heights[row] = place + FAN * ((number + 0.5) / len(rows) - 0.5)
+    return heights
+
+
 def _draw(panel: Any, axes: Sequence[Axis], colours: Any) -> None:
     shades = axes[-1].places
     order = sorted(range(len(shades)), key=lambda row: shades[row])
+    heights = [*(_fanned(axis.places, order) for axis in axes[:-1]), axes[-1].places]
     for row in order:  # high values last, on top
-        line = [axis.places[row] for axis in axes]
+        line = [places[row] for places in heights]
         panel.plot(range(len(axes)), line, color=colours(0.95 * shades[row]), linewidth=1.6, alpha=0.8)
     for place, axis in enumerate(axes):
         panel.axvline(place, color="#555555", linewidth=0.8, zorder=1)

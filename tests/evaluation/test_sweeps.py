@@ -5,7 +5,7 @@ import math
 import pytest
 
 from retrieval_kd.contracts import UserError
-from retrieval_kd.evaluation.parallel_coordinates import axes_of, key_axis
+from retrieval_kd.evaluation.parallel_coordinates import FAN, _fanned, axes_of, key_axis
 from retrieval_kd.evaluation.sweeps import Ran, as_json, as_markdown, gather
 
 CELL, OTHER = "docs/test ndcg@10", "docs/test recall@100"
@@ -92,6 +92,18 @@ def test_axes():
     assert key_axis("k", ["nan", "1"]).ticks == ((0.0, "nan"), (1.0, "1"))
     assert key_axis("k", ["4", "4"]).places == (0.5, 0.5)
     assert len(key_axis("k", [str(value) for value in range(50)]).ticks) == 8
+
+
+def test_ticks_do_not_lie_on_each_other():
+    ticks = key_axis("k", ["0", "0.01", "0.5", "0.52", "1"]).ticks
+    assert [text for _, text in ticks] == ["0", "0.5", "1"]
+
+
+def test_lines_through_one_value_are_side_by_side_the_best_on_top():
+    heights = _fanned([0.0, 1.0, 0.0, 0.0], order=[3, 1, 0, 2])
+    assert heights[3] < heights[0] == 0.0 < heights[2]
+    assert heights[1] == 1.0
+    assert heights[2] - heights[3] < FAN
 
 
 @pytest.mark.slow
