@@ -177,6 +177,7 @@ def test_a_fault_keeps_its_traceback(train, capsys):
     assert "RuntimeError: a fault of the program" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -286,14 +287,17 @@ def test_a_job_that_a_signal_ended_has_failed(tmp_path):
         assert launching.run_child(["sh", "-c", "exit 3"], stream, tmp_path, os.environ) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_job_does_not_outlive_its_sweep(tmp_path, monkeypatch, sent, raised):
     """An interruption leaves it time, for it was interrupted too; it is asked to end then, as by SIGTERM at once."""
     monkeypatch.setattr(launching, "GRACE", 0.1)
     before = signal.getsignal(signal.SIGTERM)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background may ignore it
     script = f"echo $$; sleep 0.3; kill -{sent.value} {os.getpid()}; exec sleep 60"
     with (tmp_path / "log").open("w") as stream, pytest.raises(raised):
         launching.run_child(["sh", "-c", script], stream, tmp_path, os.environ)
+    signal.signal(signal.SIGINT, ours)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "log").read_text()), 0)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -165,6 +165,7 @@ def keys(small, ensemble):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -184,6 +185,7 @@ def test_what_changes_no_result_changes_no_key(keys, override):
     assert keys(override) == keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "first"),
     [
@@ -230,6 +232,7 @@ def test_a_margin_depends_on_the_teacher(keys):
     assert keys()["mine"] == keys(other)["mine"]
 
 
+@pytest.mark.slow
 def test_files_decide_by_their_content(small, things, tmp_path):
     """Scores in a file, a teacher's and an encoder's folder, a run's folder that is written again."""
     scores = tmp_path / "scores.tsv"

@@ -48,6 +48,7 @@ def spoil(path, old, new):
 # ---- collections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "place", "message"),
     [
@@ -115,6 +116,7 @@ def test_folders_that_are_no_collection(refused, folder, tmp_path):
 # ---- configuration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,6 +177,7 @@ def pickled(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_only_safetensors_are_read(refused, pickled):
     expected = f"{pickled} has no safetensors; save the model again with safe_serialization"
     assert refused("train", "objective=[contrastive]", f"encoder.name={pickled}") == f"encoder.name: {expected}"
@@ -208,6 +211,7 @@ def test_nan_from_a_teacher(refused, monkeypatch, tmp_path):
     assert not list((tmp_path / "store" / "score").glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -248,6 +252,7 @@ def test_no_space_left(refused, command, small, monkeypatch, tmp_path, step):
     assert command("train", *small, f"store={tmp_path / 'store'}", "objective=[contrastive]")[0] == 0
 
 
+@pytest.mark.slow
 def test_no_space_left_for_the_results(refused, monkeypatch):
     from retrieval_kd.pipeline import run
 
@@ -290,6 +295,7 @@ def test_lists_without_a_positive(refused, without_positives):
     assert line.startswith("negatives=dark: nothing could be made for 12 queries (12 queries have no positive)")
 
 
+@pytest.mark.slow
 def test_texts_shorter_than_a_span_or_a_mask(refused, folder):
     """A word each: there is no part of it to put in or to hide."""
     for name in ("corpus", "queries"):

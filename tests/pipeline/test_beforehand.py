@@ -38,6 +38,7 @@ def disk(monkeypatch):
 # ---- settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -80,6 +81,7 @@ def test_a_model_that_is_chosen_on_what_is_reported_is_told_once(fresh, override
     assert all(one.startswith(told) and "data.validation=" in one for one in warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["mine", "score"])
 def test_negatives_are_looked_at_before_they_are_mined(fresh, verb, written):
     with pytest.raises(UserError, match=r"negatives\.window: \[first, last\] rank"):

@@ -37,6 +37,7 @@ def labels(found):
     return [entry.label for entry in found.evaluate]
 
 
+@pytest.mark.slow
 def test_every_option_by_itself(of):
     assert labels(of("msmarco")) == ["msmarco/dev"]
     assert labels(of("msmarco", split=["dev", "dl19", "dl20"])) == ["msmarco/dev", "msmarco/dl19", "msmarco/dl20"]
@@ -48,6 +49,7 @@ def test_every_option_by_itself(of):
     assert (found.train[0].label, found.validation.label) == ("msmarco/train", "msmarco/dev")
 
 
+@pytest.mark.slow
 def test_groups_are_taken_apart_and_averaged(of):
     found = of("beir", name="cqadupstack")
     assert len(found.evaluate) == 12
@@ -61,6 +63,7 @@ def test_groups_are_taken_apart_and_averaged(of):
     assert list(topics) == [("topics", "search"), ("topics", "forum")]
 
 
+@pytest.mark.slow
 def test_entries_may_be_of_another_option(of):
     cqadupstack = {"data": "beir", "name": "cqadupstack", "titles": False}
     found = of(
@@ -87,6 +90,7 @@ def test_a_limit_by_split_is_carried_as_far_as_there_are_such_splits(of):
         _ = wrong.key
 
 
+@pytest.mark.slow
 def test_numbers_of_queries_and_passages_are_not_compared(irds, tmp_path):
     mixed = "scifact: {}, dl: {data: msmarco, split: dl19}, lotte: {data: lotte, name: pooled, split: forum}"
     plan = Plan(compose(["data=beir", f"data.evaluate={{{mixed}}}", *BM25, f"store={tmp_path}"]))
@@ -105,6 +109,7 @@ def test_lengths_of_each_collection(of):
     assert lengths == [{Side.QUERY: 300, Side.PASSAGE: 300}, {Side.PASSAGE: 180}, {}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "changes", "message"),
     [
@@ -135,6 +140,7 @@ def test_lengths_must_be_numbers(of, given):
         _ = found.evaluate[0].lengths
 
 
+@pytest.mark.slow
 def test_lengths_decide_what_is_encoded_and_searched(irds, tmp_path):
     def keys(*overrides):
         plan = Plan(compose(["data=beir", "recipe=no_training", "encoder=tiny", f"store={tmp_path}", *overrides]))
@@ -147,6 +153,7 @@ def test_lengths_decide_what_is_encoded_and_searched(irds, tmp_path):
     assert own[1] != queries[1]
 
 
+@pytest.mark.slow
 def test_explain_tells_what_would_be_fetched_and_fetches_nothing(irds):
     told = explain(compose(["data=beir", "data.name=fiqa", "encoder=tiny"]))
     assert "fiqa was not fetched yet" in told

@@ -50,6 +50,7 @@ def test_the_later_of_two_wins():
     assert cfg.seed == 2
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_an_experiment():
     assert list(compose(["experiment=plain_kl", "objective=[contrastive]"]).objective) == ["contrastive"]
     assert compose(["experiment=plain_kl", "experiment=null"]).options.get("experiment") is None
@@ -191,6 +192,7 @@ def test_an_experiments_temperatures_follow_the_student(student, temperature):
     assert said["pairwise"]["student_temperature"] == 0.3
 
 
+@pytest.mark.slow
 def test_what_a_stage_sets_of_an_option_is_left_out_where_the_command_selects_another():
     stage = ["labels=thresholds", "labels.judged=ignore", "objective=[contrastive]", "objective.contrastive.weight=0.9"]
     cfg = compose_stage(stage, ["labels=none", "objective=[listwise_kl]"])
@@ -200,6 +202,7 @@ def test_what_a_stage_sets_of_an_option_is_left_out_where_the_command_selects_an
         compose_stage(["labels.judged=ignore"], ["seed=1"])
 
 
+@pytest.mark.slow
 def test_what_an_experiment_sets_of_an_option_that_the_command_replaced_is_left_out():
     cfg = compose(["experiment=adam", "pacing=none", "negatives=hard"])
     assert set(cfg.pacing) == {"_target_"}

@@ -119,6 +119,7 @@ def test_the_same_seed_makes_the_same_bytes(plan, entry, small, ensemble, tmp_pa
     assert (seeded.make() / "made/texts.bin").read_bytes() != (one.path / "made/texts.bin").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_found_does_not_depend_on_what_is_made(plan, entry, small, ensemble):
     hard = Plan(compose([*small, *ensemble]))
     assert hard.candidates.mined(entry).key == plan.candidates.mined(entry).key
@@ -128,6 +129,7 @@ def test_what_is_found_does_not_depend_on_what_is_made(plan, entry, small, ensem
     assert fewer.training().key != plan.training().key
 
 
+@pytest.mark.slow
 def test_made_passages_are_in_no_index_and_no_encoding(plan, entry, lists):
     candidates, _ = lists
     ids = [candidates.passage_ids[row] for row in made_rows(candidates)]
@@ -231,6 +233,7 @@ def test_the_verb(command, small, ensemble):
     assert (code, err) == (2, ["error: negatives=hard makes no passages; negatives=dark would"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

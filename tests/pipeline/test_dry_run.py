@@ -105,6 +105,7 @@ def test_sizes_of_known_models():
     assert EncoderSize(0, 384, 12, 6, 6).multiplied == MINILM_6.multiplied == 10_616_832
 
 
+@pytest.mark.slow
 def test_a_plan_for_elsewhere(command, tmp_path):
     """At paper scale, on a machine that has neither the collection nor the models."""
     folder = tmp_path / "experiments" / "far"

@@ -54,6 +54,7 @@ def steps_of(plan):
     return [(step.name, step.about) for step in plan.training().walk()]
 
 
+@pytest.mark.slow
 def test_a_white_box_learns_from_the_training_teacher(plan):
     """The ensemble is asked once; of the white box, only what it is worth is scored, on held-out lists."""
     main, own = plan.teachers

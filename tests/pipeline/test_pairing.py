@@ -74,6 +74,7 @@ def judged(plan, found, tmp_path, orders, judge):
     return Pairs.read(folder / "pairs.parquet"), record, json.loads((folder / "pair_report.json").read_text())
 
 
+@pytest.mark.slow
 def test_pairs_are_judged_in_both_orders_and_never_twice(plan, found, lists, tmp_path):
     """One order first: then only the other one is asked, and a third time nothing at all."""
     collection, judge = plan.train_entries[0].collection, Judge()
@@ -236,6 +237,7 @@ def test_a_judge_is_trained_on_what_was_found(small, labels):
     assert dark.pairing.paired(entry).key != hard.pairing.paired(entry).key
 
 
+@pytest.mark.slow
 def test_target_teacher_trains_the_judge(small, out):
     go(*small, *PAIRED, *TRAINED, "target=teacher", f"output_dir={out}")
     assert (out / "judge" / "model.safetensors").exists()
@@ -262,6 +264,7 @@ def test_the_verb_writes_the_pairs(small, command, out):
     assert (out / "pair_report.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -279,6 +282,7 @@ def test_bad_settings_are_one_line(small, command, overrides, message):
     assert "Traceback" not in "".join(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -292,6 +296,7 @@ def test_teachers_that_do_not_fit_are_one_line(small, command, overrides, messag
     assert re.search(message, told[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -39,6 +39,7 @@ def test_the_command_line_wins_in_every_stage(small):
     assert [one.config["trainer"]["max_steps"] for one in stages(*small, *TWO)] == [3, 3]  # ``small`` says it
 
 
+@pytest.mark.slow
 def test_a_stage_has_a_rate_and_a_number_of_steps_of_its_own(small):
     said = [one for one in small if not one.startswith("trainer.max_steps")]
     two = (*said, *TWO, "recipe.stages.first=['optimizer.lr=0.01','trainer.max_steps=5']")

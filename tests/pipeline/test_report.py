@@ -93,6 +93,7 @@ def runs(evil, small, tmp_path_factory):
     return [go(*said, f"experiment={name}", f"output_dir={place / name}") for name in ("bm25", "untrained")]
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(runs, tmp_path):
     target = write_report(runs, tmp_path / "both.html")
     page = checked(target)
@@ -132,6 +133,7 @@ def test_without_the_store_ids_stand_for_texts(runs, tmp_path):
     assert EVIL not in page.text
 
 
+@pytest.mark.slow
 def test_a_training_has_curves_and_scores_by_role(trained, tmp_path):
     target = write_report([trained], tmp_path / "page.html")
     page = checked(target)
@@ -161,6 +163,7 @@ def test_histograms_count_every_score(trained):
         assert all(sum(one.y) == pytest.approx(2) for one in series)  # each bin is drawn by both of its edges
 
 
+@pytest.mark.slow
 def test_a_table_and_what_is_no_table(command, small, tmp_path):
     folder = tmp_path / "experiments" / "pair"
     folder.mkdir(parents=True)

@@ -41,6 +41,7 @@ def go(settings, folder, most=None, failing=()):
     return begun
 
 
+@pytest.mark.slow
 def test_a_killed_search_draws_as_one_that_was_not(tmp_path):
     whole = go(search(), _made(tmp_path / "whole"))
     assert [job.number for job in whole] == list(range(12))

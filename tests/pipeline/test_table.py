@@ -160,6 +160,7 @@ def test_comparisons_are_corrected_over_the_table(table, command, tmp_path):
     assert rows[pairs[alone][0]]["cells"][CELL]["against"]["p"] == pytest.approx(min(1, 2 * family[alone].p))
 
 
+@pytest.mark.slow
 def test_only_some_rows(table, command, tmp_path):
     table()
     assert command("table", "three", "only=hard labels,BM25")[0] == 0
